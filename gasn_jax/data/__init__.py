@@ -1,0 +1,1 @@
+"""Readers and generators of data sets, returning numpy arrays; nothing here touches a device."""

@@ -1,0 +1,1 @@
+"""Measures that papers report: sample statistics, scores of predictions, likelihood estimates."""

@@ -1,0 +1,1 @@
+"""Objectives and gradient estimators; they take callables and parameters, never a module."""

@@ -1,0 +1,1 @@
+"""Flax Linen shells: networks that output potentials, energies and features."""

@@ -1,0 +1,1 @@
+"""Distributions over discrete structures: inference that you can differentiate."""

@@ -1,0 +1,1 @@
+"""Systems reproduced from papers, one module per paper."""

@@ -1,0 +1,47 @@
+"""Every notebook runs from top to bottom in a directory of its own, within two minutes."""
+
+import time
+from pathlib import Path
+
+import nbclient
+import nbformat
+import pytest
+
+ROOT = Path(__file__).parents[1]
+NOTEBOOKS = sorted((ROOT / "experiments" / "colabs").glob("*.ipynb"))
+MAX_SECONDS = 120
+
+
+def execute(notebook: nbformat.NotebookNode, directory: Path) -> None:
+    client = nbclient.NotebookClient(
+        notebook,
+        timeout=MAX_SECONDS,  # of one cell
+        kernel_name="python3",
+        resources={"metadata": {"path": str(directory)}},
+    )
+    client.execute()
+
+
+@pytest.fixture(autouse=True)
+def kernel_environment(monkeypatch, tmp_path):
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    monkeypatch.setenv("IPYTHONDIR", str(tmp_path / "ipython"))  # no start-up files of the user
+
+
+def test_there_are_notebooks():
+    assert NOTEBOOKS
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.name)
+def test_a_notebook_runs(path, tmp_path):
+    # a notebook's reader imports functions; command-line flags do not exist there
+    assert "FLAGS" not in path.read_text(encoding="utf-8")
+    start = time.perf_counter()
+    execute(nbformat.read(path, as_version=4), tmp_path)
+    assert time.perf_counter() - start < MAX_SECONDS
+
+
+def test_a_failing_cell_is_caught(tmp_path):
+    cell = nbformat.v4.new_code_cell("import gasn_jax; assert False")
+    with pytest.raises(nbclient.exceptions.CellExecutionError, match="AssertionError"):
+        execute(nbformat.v4.new_notebook(cells=[cell]), tmp_path)
