@@ -1,0 +1,70 @@
+"""The one rule for masks and minus infinity.
+
+A forbidden state or edge has the potential ``-inf``. It must stay exactly impossible: probability
+0, gradient 0, and never a NaN, in values and in derivatives of any order. JAX's own ``logsumexp``,
+``softmax``, ``log`` and division break that rule where everything is forbidden (``-inf - -inf``,
+``0 / 0``, ``0 * inf`` in a derivative). The functions here keep it. They are written so that
+plain automatic differentiation of them is right: the unsafe operation never sees the unsafe value.
+"""
+
+import numbers
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+
+def finite_max(x: Float[Array, "..."], axis: int = -1) -> Float[Array, "..."]:
+    """Maximum over ``axis``, with 0 where all entries are ``-inf``; not differentiated.
+
+    This is what may be subtracted before ``exp``: ``x - finite_max(x)`` is never NaN.
+    """
+    top = jax.lax.stop_gradient(jnp.max(x, axis=axis))
+    return jnp.where(top == -jnp.inf, jnp.zeros_like(top), top)
+
+
+def log(x: Float[Array, "..."]) -> Float[Array, "..."]:
+    """Natural logarithm with ``log(0) = -inf`` and derivative 0 there."""
+    positive = ~(x <= 0)  # a NaN is let through
+    return jnp.where(positive, jnp.log(jnp.where(positive, x, 1.0)), -jnp.inf)
+
+
+def divide(x: Float[Array, "..."], y: Float[Array, "..."]) -> Float[Array, "..."]:
+    """``x / y``, with value and derivatives 0 where ``y == 0``: given the impossible, 0."""
+    possible = y != 0
+    return jnp.where(possible, x / jnp.where(possible, y, 1.0), 0.0)
+
+
+def multiply_log(p: Float[Array, "..."], log_q: Float[Array, "..."]) -> Float[Array, "..."]:
+    """``p * log_q`` with ``0 * (-inf) = 0``, the convention of entropies; derivatives too."""
+    possible = p != 0
+    return jnp.where(possible, p * jnp.where(possible, log_q, 0.0), 0.0)
+
+
+def logsumexp(x: Float[Array, "..."], axis: int = -1) -> Float[Array, "..."]:
+    """``log sum exp(x)`` over ``axis``; ``-inf`` with gradient 0 where all of ``x`` is ``-inf``."""
+    top = finite_max(x, axis)
+    return log(jnp.sum(jnp.exp(x - jnp.expand_dims(top, axis)), axis=axis)) + top
+
+
+def softmax(x: Float[Array, "..."], axis: int = -1) -> Float[Array, "..."]:
+    """``exp(x) / sum exp(x)`` over ``axis``; zeros where all of ``x`` is ``-inf``."""
+    weight = jnp.exp(x - jnp.expand_dims(finite_max(x, axis), axis))
+    return divide(weight, jnp.sum(weight, axis=axis, keepdims=True))
+
+
+def scale(
+    potentials: Float[Array, "..."], temperature: Float[Array, ""] | float
+) -> Float[Array, "..."]:
+    """``potentials / temperature``, where ``-inf`` stays ``-inf`` with derivative 0 in both.
+
+    Raises:
+      ValueError: if ``temperature`` is a Python number <= 0; an array is not checked.
+    """
+    if isinstance(temperature, numbers.Real) and not float(temperature) > 0:
+        raise ValueError(f"temperature must be > 0, got {temperature}")
+    if isinstance(temperature, numbers.Real) and temperature == 1:
+        return potentials
+    allowed = potentials != -jnp.inf
+    scaled = jnp.where(allowed, potentials, 0.0) / jnp.asarray(temperature, potentials.dtype)
+    return jnp.where(allowed, scaled, -jnp.inf)

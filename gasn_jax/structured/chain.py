@@ -1,0 +1,442 @@
+r"""Exact inference in a chain of discrete variables.
+
+.. math:: F(x) = \sum_{i=1}^{N} u_i(x_i) + \sum_{i=1}^{N-1} w_i(x_i, x_{i+1}), \qquad
+          p(x) = \exp(F(x) / \epsilon) / Z_\epsilon
+
+with ``unary`` u of shape [N, L] and ``pairwise`` w of shape [N-1, L, L]: scores, higher is better.
+A forbidden state or edge has the score ``-inf`` and gets probability 0 and gradient 0. An
+infeasible chain, where every sequence is forbidden, has ``log_partition = -inf``, zero marginals
+and states -1.
+
+Every function takes one chain; batch with ``jax.vmap`` and compile with ``jax.jit``. Options:
+
+* ``temperature``: the paper's epsilon > 0, a float or a scalar array.
+* ``length``: how many leading variables are in use, 1..N, an int or a scalar array; None means N.
+  What lies beyond is padding: its potentials are ignored, its marginals are zero, its states -1.
+
+Floating-point dtypes follow the potentials. Wrong shapes, a Python ``length`` outside 1..N and a
+Python ``temperature`` <= 0 raise ``ValueError`` when the function is called or traced; a traced
+``temperature`` is not checked, and a traced ``length`` above N counts as N.
+
+Reference: London and Schwing, "Generative Adversarial Structured Networks", Equations 2, 4, 8-12
+and Algorithm 1. The recursions are in :mod:`gasn_jax.structured.markov`.
+"""
+
+import numbers
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+from jaxtyping import Array, Float, Int, Key
+
+from gasn_jax import numerics
+from gasn_jax.structured import markov
+
+Length = int | Int[Array, ""] | None
+Temperature = float | Float[Array, ""]
+
+
+class ChainMarginals(NamedTuple):
+    """Marginals of a chain.
+
+    Attributes:
+      log_partition: ``log Z``, scalar.
+      unary: ``p(x_i)``, [N, L].
+      pairwise: ``p(x_i, x_{i+1})``, [N-1, L, L].
+    """
+
+    log_partition: Float[Array, ""]
+    unary: Float[Array, "N L"]
+    pairwise: Float[Array, "N-1 L L"]
+
+
+class ChainCovariance(NamedTuple):
+    """Derivatives of the unary marginals in the potentials.
+
+    Attributes:
+      unary_unary: ``d p(x_i) / d unary[j, x_j]``, [N, L, N, L].
+      unary_pairwise: ``d p(x_i) / d pairwise[j, x_j, x_{j+1}]``, [N, L, N-1, L, L].
+    """
+
+    unary_unary: Float[Array, "N L N L"]
+    unary_pairwise: Float[Array, "N L N-1 L L"]
+
+
+def score(
+    states: Int[Array, "N"],
+    unary: Float[Array, "N L"],
+    pairwise: Float[Array, "N-1 L L"],
+    *,
+    length: Length = None,
+) -> Float[Array, ""]:
+    """The score ``F(x)`` of one sequence (GASN paper, Equation 4).
+
+    Args:
+      states: sequence, [N] integers in 0..L-1; values beyond ``length`` are ignored.
+      unary, pairwise, length: the chain, see the module.
+
+    Returns:
+      Scalar; ``-inf`` if a state in use lies outside 0..L-1. O(N).
+    """
+    unary, pairwise, length = _prepare(unary, pairwise, 1.0, length)
+    num_variables, num_states = unary.shape
+    _check_shape("states", states, (num_variables,))
+    safe = jnp.clip(states, 0, num_states - 1)
+    node = jnp.take_along_axis(unary, safe[:, None], axis=1)[:, 0]
+    edge = pairwise[jnp.arange(num_variables - 1), safe[:-1], safe[1:]]
+    node = jnp.where(safe == states, node, -jnp.inf)
+    if length is not None:
+        node = jnp.where(jnp.arange(num_variables) < length, node, 0.0)
+        edge = jnp.where(jnp.arange(1, num_variables) < length, edge, 0.0)
+    return jnp.sum(node) + jnp.sum(edge)
+
+
+def log_partition(
+    unary: Float[Array, "N L"],
+    pairwise: Float[Array, "N-1 L L"],
+    *,
+    temperature: Temperature = 1.0,
+    length: Length = None,
+) -> Float[Array, ""]:
+    """The log-partition function ``log Z = log sum_x exp(F(x) / temperature)``.
+
+    Args:
+      unary, pairwise, temperature, length: the chain, see the module.
+
+    Returns:
+      Scalar, ``-inf`` if no sequence is possible. O(N L^2). Its gradient in the potentials is
+      ``marginals / temperature``.
+
+    Reference: GASN paper, Equation 11.
+    """
+    return markov.infer(*_prepare(unary, pairwise, temperature, length)).log_partition
+
+
+def marginals(
+    unary: Float[Array, "N L"],
+    pairwise: Float[Array, "N-1 L L"],
+    *,
+    temperature: Temperature = 1.0,
+    length: Length = None,
+) -> ChainMarginals:
+    """Marginals of single variables and of neighbours: the smoothed generator's output.
+
+    The derivative is the covariance form of Equation 12 contracted with the (co)tangent, two more
+    linear passes, O(N L^2) time and memory; it can be differentiated again.
+
+    Args:
+      unary, pairwise, temperature, length: the chain, see the module.
+
+    Returns:
+      :class:`ChainMarginals`, in O(N L^2); all zero if no sequence is possible.
+
+    Reference: GASN paper, Equations 9, 10 and 12.
+    """
+    chain = markov.infer(*_prepare(unary, pairwise, temperature, length))
+    return ChainMarginals(chain.log_partition, chain.unary, chain.pairwise)
+
+
+def covariance(
+    unary: Float[Array, "N L"],
+    pairwise: Float[Array, "N-1 L L"],
+    *,
+    temperature: Temperature = 1.0,
+    length: Length = None,
+) -> ChainCovariance:
+    r"""The full Jacobian of the unary marginals: the covariances of Equation 12 over epsilon.
+
+    .. math:: \frac{\partial p(x_i)}{\partial f_r(x_r)}
+              = \frac{1}{\epsilon} \left( p(x_i, x_r) - p(x_i) p(x_r) \right)
+
+    Algorithm 1 as printed runs i only to N-1 and its backward pass only to j = 2, which leaves
+    entries unset; here every i and both directions are filled. It also propagates the covariance
+    itself rather than the joint probability, which keeps small entries precise.
+
+    Args:
+      unary, pairwise, temperature, length: the chain, see the module.
+
+    Returns:
+      :class:`ChainCovariance`. O(N^2 L^3) time, O(N^2 L^3) memory for the result. To multiply it
+      with a vector, differentiate :func:`marginals` instead: O(N L^2).
+
+    Reference: GASN paper, Claim 1 and Algorithm 1.
+    """
+    chain = markov.infer(*_prepare(unary, pairwise, temperature, length))
+    p, joint, transition = chain.unary, chain.pairwise, chain.transition
+    upper = p[:, None, :, None] * markov.covariance_matrices(p, transition)  # [i, j, x_i, x_j]
+    order = jnp.arange(p.shape[0])
+    forward = (order[:, None] <= order[None, :])[:, None, :, None]  # [i, 1, j, 1]
+    unary_unary = jnp.where(forward, upper.transpose(0, 2, 1, 3), upper.transpose(1, 3, 0, 2))
+    # A pair (j, j+1) after i: a step on from the covariance with x_j. One before i: the deviation
+    # of p(x_i) given x_{j+1}, weighted with the pair's probability.
+    deviation = numerics.divide(unary_unary, p[None, None])
+    unary_pairwise = jnp.where(
+        forward[:, :, :-1, :, None],
+        unary_unary[:, :, :-1, :, None] * transition[None, None],
+        deviation[:, :, 1:, None, :] * joint[None, None],
+    )
+    epsilon = jnp.asarray(temperature, p.dtype)
+    return ChainCovariance(unary_unary / epsilon, unary_pairwise / epsilon)
+
+
+def argmax(
+    unary: Float[Array, "N L"], pairwise: Float[Array, "N-1 L L"], *, length: Length = None
+) -> tuple[Int[Array, "N"], Float[Array, ""]]:
+    """The best sequence and its score: MAP inference, the generator of Equation 2.
+
+    Args:
+      unary, pairwise, length: the chain, see the module.
+
+    Returns:
+      ``states`` [N] int32 and their ``score``; ties go to the lowest state, first variable first.
+      An infeasible chain gives states -1 and score ``-inf``. O(N L^2). The score is
+      differentiable: its gradient is the indicator of the states.
+    """
+    states, scores = top_k(unary, pairwise, 1, length=length)
+    return states[0], scores[0]
+
+
+def top_k(
+    unary: Float[Array, "N L"], pairwise: Float[Array, "N-1 L L"], k: int, *, length: Length = None
+) -> tuple[Int[Array, "k N"], Float[Array, "k"]]:
+    """The k best distinct sequences, best first.
+
+    One max-product pass backward gives each prefix the score of its best completion; a beam of
+    the k best prefixes by that measure is then exact, since k better prefixes are k better
+    sequences.
+
+    Args:
+      unary, pairwise, length: the chain, see the module.
+      k: how many, >= 1, static.
+
+    Returns:
+      ``states`` [k, N] int32 and ``scores`` [k], in O(N L^2 + N k L log k). Where fewer than k
+      sequences are possible, the rest has states -1 and scores ``-inf``.
+
+    Raises:
+      ValueError: at trace time, if ``k < 1``.
+    """
+    unary, pairwise, length = _prepare(unary, pairwise, 1.0, length)
+    if k < 1:
+        raise ValueError(f"k must be >= 1, got {k}")
+    fixed_unary, fixed_pairwise = lax.stop_gradient((unary, pairwise))
+    completion = _best_completions(fixed_unary, fixed_pairwise, length)
+
+    def best(prefix, scores, i):
+        """The k best of all [k, L] one-step extensions: their scores, parents and states."""
+        longer = (prefix[:, None] + scores).reshape(-1)
+        ranked = longer + jnp.tile(completion[i], prefix.shape[0])
+        chosen = lax.top_k(ranked, k)[1]
+        kept = jnp.where(ranked[chosen] > -jnp.inf, longer[chosen], -jnp.inf)  # no dead ends
+        return kept - numerics.finite_max(kept), chosen // unary.shape[1], chosen % unary.shape[1]
+
+    def extend(beam, i):
+        prefix, state = beam
+        scores = markov.row(fixed_pairwise, i)[state]
+        longer, parent, state = best(prefix, scores + fixed_unary[i + 1][None, :], i + 1)
+        if length is not None:
+            alive = i + 1 < length
+            longer = jnp.where(alive, longer, prefix)
+            parent = jnp.where(alive, parent, jnp.arange(k, dtype=jnp.int32))
+        return (longer, state), (parent, state)
+
+    # Before the first variable there is one empty prefix; the other k - 1 do not exist.
+    empty = jnp.full(k, -jnp.inf, unary.dtype).at[0].set(0.0)
+    prefix, _, first = best(empty, jnp.tile(fixed_unary[0], (k, 1)), 0)
+    beam, (parents, later) = lax.scan(extend, (prefix, first), jnp.arange(unary.shape[0] - 1))
+
+    def follow(rank, pointers):
+        parent, state = pointers
+        return parent[rank], state[rank]
+
+    rank, later = lax.scan(follow, jnp.arange(k, dtype=jnp.int32), (parents, later), reverse=True)
+    states = jnp.concatenate([first[rank][None], later]).T.astype(jnp.int32)
+    states = _mask_states(states, beam[0][:, None] > -jnp.inf, length)
+    return states, jax.vmap(lambda row: score(row, unary, pairwise, length=length))(states)
+
+
+def sample(
+    key: Key[Array, ""],
+    unary: Float[Array, "N L"],
+    pairwise: Float[Array, "N-1 L L"],
+    *,
+    num_samples: int,
+    temperature: Temperature = 1.0,
+    length: Length = None,
+) -> Int[Array, "num_samples N"]:
+    """Exact independent samples: one backward pass, then all samples forward together.
+
+    Args:
+      key: a ``jax.random.key``.
+      unary, pairwise, temperature, length: the chain, see the module.
+      num_samples: how many, static.
+
+    Returns:
+      States [num_samples, N] int32; a forbidden state is never drawn; an infeasible chain gives
+      -1 throughout. O(N L^2 + num_samples N L).
+    """
+    unary, pairwise, length = _prepare(unary, pairwise, temperature, length)
+    chain = markov.infer(unary, pairwise, length)
+    # At least float32: a half-precision number is too coarse a threshold.
+    precise = jnp.promote_types(unary.dtype, jnp.float32)
+    uniform = jax.random.uniform(key, (unary.shape[0], num_samples), precise)
+    first = _inverse_cdf(jnp.tile(chain.unary[0], (num_samples, 1)), uniform[0])
+
+    def step(state, inputs):
+        i, threshold = inputs
+        rows = markov.row(chain.transition, i)[state]
+        state = _inverse_cdf(rows, threshold)
+        return state, state
+
+    steps = jnp.arange(unary.shape[0] - 1)
+    _, later = lax.scan(step, first, (steps, uniform[1:]))
+    states = jnp.concatenate([first[None], later]).T.astype(jnp.int32)
+    return _mask_states(states, chain.log_partition > -jnp.inf, length)
+
+
+def log_prob(
+    states: Int[Array, "N"],
+    unary: Float[Array, "N L"],
+    pairwise: Float[Array, "N-1 L L"],
+    *,
+    temperature: Temperature = 1.0,
+    length: Length = None,
+) -> Float[Array, ""]:
+    """The log-probability ``F(x) / temperature - log Z`` of one sequence (Equation 11).
+
+    Args:
+      states: sequence, [N] integers; values beyond ``length`` are ignored.
+      unary, pairwise, temperature, length: the chain, see the module.
+
+    Returns:
+      Scalar; ``-inf`` for a forbidden sequence or a state outside 0..L-1. O(N L^2). The gradient
+      is indicator minus marginals, over the temperature.
+    """
+    unary, pairwise, length = _prepare(unary, pairwise, temperature, length)
+    value = score(states, unary, pairwise, length=length)
+    possible = value > -jnp.inf
+    log_z = markov.infer(unary, pairwise, length).log_partition
+    return jnp.where(possible, value - jnp.where(possible, log_z, 0.0), -jnp.inf)
+
+
+def entropy(
+    unary: Float[Array, "N L"],
+    pairwise: Float[Array, "N-1 L L"],
+    *,
+    temperature: Temperature = 1.0,
+    length: Length = None,
+) -> Float[Array, ""]:
+    """The Shannon entropy ``H(p) = -sum_x p(x) log p(x)`` in nats (the term of Equation 8).
+
+    Args:
+      unary, pairwise, temperature, length: the chain, see the module.
+
+    Returns:
+      Scalar >= 0; 0 for an infeasible chain. O(N L^2). A sum of conditional entropies, so
+      nothing cancels when scores are large.
+    """
+    chain = markov.infer(*_prepare(unary, pairwise, temperature, length))
+    return -_expected_log(chain, chain)
+
+
+def kl_divergence(
+    unary: Float[Array, "N L"],
+    pairwise: Float[Array, "N-1 L L"],
+    other_unary: Float[Array, "N L"],
+    other_pairwise: Float[Array, "N-1 L L"],
+    *,
+    temperature: Temperature = 1.0,
+    length: Length = None,
+) -> Float[Array, ""]:
+    """The divergence ``KL(p || q)`` in nats, from this chain p to another chain q of equal shape.
+
+    Args:
+      unary, pairwise: the scores of p, [N, L] and [N-1, L, L].
+      other_unary, other_pairwise: the scores of q, of the same shapes.
+      temperature, length: of both, see the module.
+
+    Returns:
+      Scalar >= 0 up to rounding; ``inf`` where p allows what q forbids. O(N L^2).
+    """
+    _check_shape("other_unary", other_unary, jnp.shape(unary))
+    _check_shape("other_pairwise", other_pairwise, jnp.shape(pairwise))
+    p = markov.infer(*_prepare(unary, pairwise, temperature, length))
+    q = markov.infer(*_prepare(other_unary, other_pairwise, temperature, length))
+    # Differences first: where the two agree, the terms are exactly zero.
+    initial = jnp.where(p.unary[0] > 0, p.log_initial, 0.0) - jnp.where(
+        p.unary[0] > 0, q.log_initial, 0.0
+    )
+    step = jnp.where(p.pairwise > 0, p.log_transition, 0.0) - jnp.where(
+        p.pairwise > 0, q.log_transition, 0.0
+    )
+    return jnp.sum(p.unary[0] * initial) + jnp.sum(p.pairwise * step)
+
+
+def _expected_log(p: markov.MarkovChain, q: markov.MarkovChain):
+    """``E_p[log q(x)]``, chain rule."""
+    return jnp.sum(numerics.multiply_log(p.unary[0], q.log_initial)) + jnp.sum(
+        numerics.multiply_log(p.pairwise, q.log_transition)
+    )
+
+
+def _best_completions(unary, pairwise, length):
+    """The best score of all that follows each state of each variable, [N, L], up to a shift."""
+
+    def backward(message, i):
+        inward = markov.row(unary, i + 1) + message
+        scores = markov.row(pairwise, i) + inward[None, :]
+        message = jnp.max(scores, axis=-1)
+        message = message - numerics.finite_max(message)
+        if length is not None:
+            message = jnp.where(i + 1 < length, message, 0.0)
+        return message, message
+
+    last = jnp.zeros_like(unary[0])
+    _, earlier = lax.scan(backward, last, jnp.arange(unary.shape[0] - 1), reverse=True)
+    return jnp.concatenate([earlier, last[None]])
+
+
+def _inverse_cdf(weights, uniform):
+    """Per row, the first state whose cumulative weight exceeds ``uniform`` of the total.
+
+    A state of weight 0 is never it: its cumulative weight is that of the state before, bit for
+    bit, since both are the same sum. A product, because a scan over states is slow on every device.
+    """
+    weights, num_states = weights.astype(uniform.dtype), weights.shape[-1]
+    prefixes = jnp.triu(jnp.ones((num_states, num_states), weights.dtype))
+    cumulative = jnp.matmul(weights, prefixes, precision=lax.Precision.HIGHEST)
+    threshold = uniform * cumulative[:, -1]
+    return jnp.sum(cumulative[:, :-1] <= threshold[:, None], axis=-1)
+
+
+def _mask_states(states, feasible, length):
+    if length is not None:
+        position = lax.broadcasted_iota(jnp.int32, states.shape, states.ndim - 1)
+        feasible = feasible & (position < length)
+    return jnp.where(feasible, states, -1)
+
+
+def _prepare(unary, pairwise, temperature, length):
+    """Checks the arguments; returns the potentials over the temperature, and the length."""
+    unary, pairwise = jnp.asarray(unary), jnp.asarray(pairwise)
+    if unary.ndim != 2 or 0 in unary.shape:
+        raise ValueError(f"unary must have shape [N, L] with N, L >= 1, got {unary.shape}")
+    num_variables, num_states = unary.shape
+    _check_shape("pairwise", pairwise, (num_variables - 1, num_states, num_states))
+    if isinstance(length, numbers.Integral) and not 1 <= int(length) <= num_variables:
+        raise ValueError(f"length must be in 1..{num_variables}, got {length}")
+    dtype = jnp.result_type(unary, pairwise, float)
+    unary, pairwise = unary.astype(dtype), pairwise.astype(dtype)
+    if length is not None:
+        # Whatever stands in the padding, NaN too, must not reach a derivative.
+        length = jnp.minimum(length, num_variables)
+        position = jnp.arange(num_variables)
+        unary = jnp.where((position < length)[:, None], unary, 0.0)
+        pairwise = jnp.where((position[1:] < length)[:, None, None], pairwise, 0.0)
+    return numerics.scale(unary, temperature), numerics.scale(pairwise, temperature), length
+
+
+def _check_shape(name, array, wanted):
+    if jnp.shape(array) != wanted:
+        raise ValueError(f"{name} must have shape {wanted}, got {jnp.shape(array)}")

@@ -1,0 +1,95 @@
+"""Every structure under every law. A new structure adds one entry to ``STRUCTURES``."""
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from gasn_jax.structured import chain
+from tests.laws.structure import LAWS, Structure
+
+
+def _chain(num_variables, num_states):
+    def random_potentials(rng, forbid):
+        unary = rng.normal(size=(num_variables, num_states))
+        pairwise = rng.normal(size=(num_variables - 1, num_states, num_states))
+        if forbid:
+            # State 0 stays possible everywhere, so the chain stays feasible.
+            unary[rng.integers(num_variables), 1:][rng.random(num_states - 1) < 0.5] = -np.inf
+            unary[0, 1] = -np.inf
+            mask = rng.random(pairwise.shape) < 0.3
+            mask[:, 0, 0] = False
+            pairwise[mask] = -np.inf
+        return {"unary": unary, "pairwise": pairwise}
+
+    def infeasible_potentials(rng):
+        potentials = random_potentials(rng, True)
+        if num_variables > 1 and rng.random() < 0.5:
+            potentials["pairwise"][rng.integers(num_variables - 1)] = -np.inf
+        else:
+            potentials["unary"][rng.integers(num_variables)] = -np.inf
+        return potentials
+
+    def marginals(u, t):
+        m = chain.marginals(u["unary"], u["pairwise"], temperature=t)
+        return {"unary": m.unary, "pairwise": m.pairwise}
+
+    def from_the_other_end(u, t):
+        mirrored = {"unary": u["unary"][::-1], "pairwise": u["pairwise"][::-1].swapaxes(1, 2)}
+        m = marginals(mirrored, t)
+        return {"unary": m["unary"][::-1], "pairwise": m["pairwise"][::-1].swapaxes(1, 2)}
+
+    def forward_messages(u, t):
+        """Sums of products, left to right and right to left: fine for small float64 chains."""
+        unary, pairwise = jnp.exp(u["unary"] / t), jnp.exp(u["pairwise"] / t)
+        alpha, beta = [unary[0]], [jnp.ones_like(unary[0])]
+        for i in range(num_variables - 1):
+            alpha.append((alpha[-1] @ pairwise[i]) * unary[i + 1])
+        for i in reversed(range(num_variables - 1)):
+            beta.insert(0, pairwise[i] @ (unary[i + 1] * beta[0]))
+        z = alpha[-1].sum()
+        edges = [
+            alpha[i][:, None] * pairwise[i] * (unary[i + 1] * beta[i + 1])[None, :] / z
+            for i in range(num_variables - 1)
+        ]
+        return {
+            "unary": jnp.stack([a * b / z for a, b in zip(alpha, beta, strict=True)]),
+            "pairwise": jnp.stack(edges),
+        }
+
+    def consistency(m):
+        return [
+            (m["pairwise"].sum(2), m["unary"][:-1]),
+            (m["pairwise"].sum(1), m["unary"][1:]),
+        ]
+
+    def sample(key, u, t, num_samples):
+        return chain.sample(key, u["unary"], u["pairwise"], num_samples=num_samples, temperature=t)
+
+    return Structure(
+        name=f"chain-{num_variables}x{num_states}",
+        num_states=(num_states,) * num_variables,
+        random_potentials=random_potentials,
+        infeasible_potentials=infeasible_potentials,
+        score=lambda x, u: chain.score(x, u["unary"], u["pairwise"]),
+        log_partition=lambda u, t: chain.log_partition(u["unary"], u["pairwise"], temperature=t),
+        marginals=marginals,
+        entropy=lambda u, t: chain.entropy(u["unary"], u["pairwise"], temperature=t),
+        argmax=lambda u: chain.argmax(u["unary"], u["pairwise"]),
+        sample=sample,
+        unary_marginals=lambda m: m["unary"],
+        consistency=consistency,
+        alternatives=(
+            ("from the other end", from_the_other_end),
+            ("sums of products", forward_messages),
+        ),
+    )
+
+
+STRUCTURES = [_chain(4, 3)]
+
+
+@pytest.mark.parametrize("law", LAWS, ids=lambda law: law.__name__.removeprefix("law_"))
+@pytest.mark.parametrize("structure", STRUCTURES, ids=repr)
+@pytest.mark.usefixtures("x64")
+def test_law(structure, law):
+    law(structure)

@@ -1,0 +1,66 @@
+"""Conditioning over inference other than a chain's: a loop of three variables, enumerated."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from gasn_jax.structured import conditioning, enumeration
+
+EDGES = ((0, 1), (1, 2), (0, 2))
+STATES = (2, 2, 2)
+
+
+def loop_marginals(unary, factors):
+    def score(x):
+        edges = sum(factors[f"{i}{j}"][x[i], x[j]] for i, j in EDGES)
+        return jnp.sum(unary[jnp.arange(3), x]) + edges + factors["all"][x[0], x[1], x[2]]
+
+    def indicators(x):
+        hot = (x[:, None] == jnp.arange(2)[None, :]).astype(unary.dtype)
+        edges = {f"{i}{j}": hot[i][:, None] * hot[j][None, :] for i, j in EDGES}
+        triple = hot[0][:, None, None] * hot[1][None, :, None] * hot[2][None, None, :]
+        return hot, edges | {"all": triple}
+
+    return enumeration.expectation(indicators, score, STATES)
+
+
+def loop(seed):
+    rng = np.random.default_rng(seed)
+    factors = {f"{i}{j}": rng.normal(size=(2, 2)) for i, j in EDGES}
+    return rng.normal(size=(3, 2)), factors | {"all": rng.normal(size=(2, 2, 2))}
+
+
+@pytest.mark.usefixtures("x64")
+def test_a_loop_with_a_triple_factor_equals_autodiff():
+    unary, factors = loop(0)
+    unary[1, 0] = -np.inf
+    factors["01"][0, 1] = -np.inf
+
+    @jax.jit
+    def run(unary, factors, temperature):
+        cooled = lambda u, f: loop_marginals(  # noqa: E731
+            *jax.tree.map(lambda x: jnp.where(x == -jnp.inf, x, x / temperature), (u, f))
+        )
+        wanted = jax.jacfwd(lambda u, f: cooled(u, f)[0], argnums=(0, 1))(unary, factors)
+        actual = conditioning.covariance(
+            loop_marginals, unary, factors, temperature=temperature, chunk_size=4
+        )
+        return actual, wanted
+
+    actual, wanted = run(unary, factors, 0.7)
+    # -inf scores have no derivative; conditioning says zero, and so must the reference.
+    assert jax.tree.structure(actual) == jax.tree.structure(wanted)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-12), actual, wanted)
+    assert np.abs(actual[0]).max() > 0.05
+    assert actual[1]["all"].shape == (3, 2, 2, 2, 2)
+    assert (actual[0][1] == 0).all() and (actual[1]["01"][..., 0, 1] == 0).all()
+
+
+def test_wrong_arguments_raise_with_the_reason():
+    unary, factors = loop(1)
+    for chunk_size in (0, -2):
+        with pytest.raises(ValueError, match=f"chunk_size must be >= 1, got {chunk_size}"):
+            conditioning.covariance(loop_marginals, unary, factors, chunk_size=chunk_size)
+    with pytest.raises(ValueError, match=r"unary must have shape \[N, L\], got \(6,\)"):
+        conditioning.covariance(loop_marginals, unary.reshape(-1), factors)
