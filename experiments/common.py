@@ -1,0 +1,202 @@
+"""The command line of every experiment: flags in, `main_fn(config, workdir)`, exit code out.
+
+An experiment is a frozen dataclass of fields with a comment each, a function, and three lines:
+
+    if __name__ == "__main__":
+        common.run(train, Config())
+
+which give `--workdir=DIR`, `--config.FIELD=VALUE` for every field, and `--help`. Nothing is
+defined at import, so a notebook imports `train` and `Config` and calls them.
+
+| exit code | meaning                                                                           |
+|-----------|-----------------------------------------------------------------------------------|
+| 0         | done                                                                              |
+| 1         | a defect: please report the traceback                                             |
+| 2         | a bad flag or config value, or missing data                                       |
+| 3         | NaN or Inf in a metric or the state; the checkpoints are those of finite steps    |
+| 4         | workdir or checkpoints: full, read-only, in use, of another config, all damaged   |
+| 130       | stopped by Ctrl-C; the same command resumes                                       |
+| 143       | stopped by SIGTERM; the same command resumes                                      |
+
+Codes 2 and up come with one line on stderr and no traceback.
+"""
+
+import dataclasses
+import difflib
+import errno
+import inspect
+import logging
+import re
+import sys
+import typing
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, NoReturn, TypeVar
+
+from absl import app, flags
+from ml_collections import config_flags
+
+from gasn_jax.training.errors import RunError
+
+Config = TypeVar("Config")
+
+_BAD_FLAG, _BAD_WORKDIR, _CTRL_C = 2, 4, 130
+_DISK_ERRNOS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM)
+_OVERRIDE = re.compile(r"--?(?:no)?config\.([^=]*)")
+_ILLEGAL_VALUE = re.compile(r"flag --config\.([\w.]+)=(.*?): ", re.DOTALL)
+
+
+def run(main_fn: Callable[[Config, str], Any], default: Config) -> NoReturn:
+    """Exits with the code of the table above after `main_fn(config, workdir)`.
+
+    Args:
+      main_fn: the experiment; its result is ignored.
+      default: a frozen dataclass whose `__post_init__` raises a `ValueError` that names the field
+        if a value is out of range. Fields are int, float, bool, str, tuples of these, or such
+        dataclasses.
+    """
+    app.run(
+        lambda config_and_workdir: _exit_code(main_fn, *config_and_workdir),
+        flags_parser=lambda argv: _parse(argv, default),
+    )
+
+
+def _exit_code(main_fn: Callable[[Config, str], Any], config: Config, workdir: str) -> int:
+    # Else JAX tells at INFO of every kind of device that is not there.
+    logging.getLogger("jax").setLevel(logging.WARNING)
+    try:
+        main_fn(config, workdir)
+    except RunError as error:
+        return _say(error, error.exit_code)
+    except KeyboardInterrupt:
+        return _say("interrupted outside training", _CTRL_C)
+    except FileNotFoundError as error:
+        return _say(f"missing file: {error.filename or error}", _BAD_FLAG)
+    except OSError as error:
+        if error.errno not in _DISK_ERRNOS:
+            raise
+        return _say(f"cannot write {error.filename or workdir}: {error.strerror}", _BAD_WORKDIR)
+    return 0
+
+
+def _parse(argv: list[str], default: Config) -> tuple[Config, str]:
+    """Returns the config and the workdir; exits on `--help` and on anything unusable."""
+    if {"--help", "-help", "-h", "--helpshort"} & set(argv[1:]):
+        sys.stdout.write(_help(default))
+        sys.exit(0)
+    _refuse_unknown_fields(argv, default)
+    try:
+        workdir = flags.DEFINE_string("workdir", None, "Directory of the run.")
+        config = config_flags.DEFINE_config_dataclass("config", _thaw(default), sys_argv=argv)
+        unused = flags.FLAGS(argv)[1:]
+        if unused:
+            raise flags.Error(f"unexpected argument {unused[0]!r}")
+        if not workdir.value:
+            raise flags.Error("missing --workdir=DIR")
+        return _freeze(config.value, default, "config"), workdir.value
+    except flags.Error as error:
+        sys.exit(_say(_explain(error, default), _BAD_FLAG))
+    except ValueError as error:
+        sys.exit(_say(f"bad config: {error}", _BAD_FLAG))
+
+
+def _say(message: Any, code: int) -> int:
+    line = " ".join(str(message).splitlines())
+    print(line if code != _BAD_FLAG else f"{line} (see --help)", file=sys.stderr)
+    return code
+
+
+def _fields(config: Any, prefix: str = "") -> Iterator[tuple[str, Any, Any, str]]:
+    """Yields `(dotted name, type, default, comment)` of every settable field."""
+    hints, comments = typing.get_type_hints(type(config)), _comments(type(config))
+    for field in dataclasses.fields(config):
+        name, value = prefix + field.name, getattr(config, field.name)
+        if dataclasses.is_dataclass(value):
+            yield from _fields(value, f"{name}.")
+        else:
+            yield name, hints[field.name], value, comments.get(field.name, "")
+
+
+def _comments(cls: type) -> dict[str, str]:
+    """Returns the comment lines above each field, those of base classes included."""
+    comments: dict[str, str] = {}
+    for base in (c for c in reversed(cls.__mro__) if dataclasses.is_dataclass(c)):
+        block: list[str] = []
+        for line in inspect.getsource(base).splitlines():
+            field = re.match(r"\s+(\w+)\s*:", line)
+            if field and block:
+                comments[field[1]] = " ".join(block)
+            comment = re.match(r"\s+#\s*(.*)", line)
+            block = [*block, comment[1]] if comment else []
+    return comments
+
+
+def _help(default: Any) -> str:
+    main = sys.modules["__main__"]
+    spec = main.__spec__
+    command = f"python -m {spec.name}" if spec else f"python {sys.argv[0]}"
+    lines = [
+        (main.__doc__ or "").strip(),
+        f"\nusage: {command} --workdir=DIR [--config.FIELD=VALUE ...]\n",
+        "  --workdir=DIR\n      Directory of the run; the same command resumes it.",
+    ]
+    for name, hint, value, comment in _fields(default):
+        lines.append(f"  --config.{name}={value}  ({_type_name(hint)})")
+        lines.extend([f"      {comment}"] if comment else [])
+    return "\n".join(lines) + "\n"
+
+
+def _type_name(hint: Any) -> str:
+    return hint.__name__ if isinstance(hint, type) and not typing.get_args(hint) else str(hint)
+
+
+def _refuse_unknown_fields(argv: Sequence[str], default: Any) -> None:
+    # Here, since ml_collections answers with the KeyError of a class nobody wrote.
+    known = {name for name, *_ in _fields(default)}
+    for override in filter(None, map(_OVERRIDE.match, argv[1:])):
+        if override[1] not in known:
+            close = difflib.get_close_matches(override[1], known, n=1)
+            hint = f"; did you mean {close[0]}?" if close else ""
+            sys.exit(_say(f"unknown config field {override[1]!r}{hint}", _BAD_FLAG))
+
+
+def _explain(error: flags.Error, default: Any) -> str:
+    illegal = _ILLEGAL_VALUE.match(str(error))
+    if not illegal:
+        return str(error)
+    types = {name: _type_name(hint) for name, hint, *_ in _fields(default)}
+    return f"--config.{illegal[1]}: wanted {types.get(illegal[1])}, got {illegal[2]!r}"
+
+
+def _thaw(config: Any) -> Any:
+    """Returns a mutable twin: ml_collections assigns overrides, and cannot read string hints."""
+    hints, fields = typing.get_type_hints(type(config)), []
+    for field in dataclasses.fields(config):
+        value, hint = getattr(config, field.name), hints[field.name]
+        if dataclasses.is_dataclass(value):
+            value = _thaw(value)
+            hint = type(value)
+        fields.append((field.name, hint, dataclasses.field(default_factory=lambda v=value: v)))
+    return dataclasses.make_dataclass(type(config).__name__, fields)()
+
+
+def _freeze(twin: Any, default: Any, name: str) -> Any:
+    """Returns the values of `twin` as a config of `default`'s class, validated by it."""
+    hints, values = typing.get_type_hints(type(default)), {}
+    for field in dataclasses.fields(default):
+        value, old = getattr(twin, field.name), getattr(default, field.name)
+        if dataclasses.is_dataclass(old):
+            value = _freeze(value, old, f"{name}.{field.name}")
+        elif isinstance(value, tuple):
+            value = _typed_items(value, hints[field.name], f"--{name}.{field.name}")
+        values[field.name] = value
+    return type(default)(**values)
+
+
+def _typed_items(items: tuple[Any, ...], hint: Any, name: str) -> tuple[Any, ...]:
+    kind = (*typing.get_args(hint), object)[0]
+    if kind is float:
+        items = tuple(float(item) if type(item) is int else item for item in items)
+    for item in items:
+        if not isinstance(item, kind) or (kind is int and isinstance(item, bool)):
+            raise flags.Error(f"{name}: wanted {_type_name(hint)}, got {items!r}")
+    return items

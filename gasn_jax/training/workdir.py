@@ -1,0 +1,222 @@
+"""The directory of one run: its lock, config, versions and metrics.
+
+```
+config.json     the config that the run was started with
+versions.json   the software and the device that it last ran on
+metrics.jsonl   one JSON object a line, `step` first; wall times only in fields named `*_seconds`
+checkpoints/    see `checkpoint.py`
+```
+"""
+
+import contextlib
+import dataclasses
+import fcntl
+import importlib.metadata
+import json
+import os
+import platform
+from collections.abc import Iterator, Mapping
+from typing import IO, Any
+
+import jax
+import numpy as np
+from absl import logging
+
+import gasn_jax
+from gasn_jax.training.errors import WorkdirError
+
+_PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
+
+
+class Workdir:
+    """A run directory held by this process, from `__enter__` to `__exit__`.
+
+    Attributes:
+      path: the directory, absolute.
+      checkpoints: the directory for its checkpoints.
+    """
+
+    def __init__(self, path: str | os.PathLike[str], config: Any):
+        """Takes the directory's name; `__enter__` does the work.
+
+        Args:
+          path: the directory, created if it does not exist.
+          config: a dataclass that JSON can hold: the run's identity.
+        """
+        self.path = os.path.abspath(path)
+        self.checkpoints = os.path.join(self.path, "checkpoints")
+        self._config = json.loads(json.dumps(dataclasses.asdict(config), default=str))
+        self._held = contextlib.ExitStack()
+        self._metrics: IO[str]
+
+    def __enter__(self) -> "Workdir":
+        """Returns the workdir, locked, with `config.json` and `versions.json` written.
+
+        Raises:
+          WorkdirError: if the directory cannot be written, another process holds it, or it holds
+            the run of another config.
+        """
+        with self._held, self._disk_errors():
+            os.makedirs(self.path, exist_ok=True)
+            self._held.enter_context(_lock(os.path.join(self.path, ".lock"), self.path))
+            self._claim()
+            self._note_versions()
+            self._held = self._held.pop_all()  # Keeps the lock beyond this block.
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self._held.close()
+
+    def open_metrics(self, last_step: int) -> None:
+        """Opens `metrics.jsonl` for steps after `last_step`, dropping what lies beyond it.
+
+        Args:
+          last_step: the step that the run resumes from; 0 for a fresh run. Lines of later steps
+            and a line cut short by a kill are removed, since the run will write them again.
+
+        Raises:
+          WorkdirError: if the file cannot be written.
+        """
+        path = os.path.join(self.path, "metrics.jsonl")
+        with self._disk_errors():
+            kept = [line for line in _complete_lines(path) if _parse(line)["step"] <= last_step]
+            _write_atomically(path, "".join(f"{line}\n" for line in kept))
+            self._metrics = self._held.enter_context(open(path, "a", encoding="utf-8"))
+
+    def write_metrics(
+        self, step: int, metrics: Mapping[str, Any], seconds: Mapping[str, float]
+    ) -> None:
+        """Returns once the line of `step` has left this process.
+
+        Args:
+          step: steps taken so far.
+          metrics: `{name: scalar or small array}`; arrays become lists.
+          seconds: `{name: wall time}`, each name ending in `_seconds`.
+
+        Raises:
+          WorkdirError: if the disk is full or not writable.
+        """
+        row = {"step": step} | {name: to_json(metrics[name]) for name in sorted(metrics)}
+        row |= {name: round(value, 6) for name, value in seconds.items()}
+        with self._disk_errors():
+            self._metrics.write(json.dumps(row) + "\n")
+            self._metrics.flush()
+
+    def _claim(self) -> None:
+        path = os.path.join(self.path, "config.json")
+        if not os.path.exists(path):
+            _write_atomically(path, json.dumps(self._config, indent=2) + "\n")
+            return
+        different = _differences(_read_json(path), self._config)
+        if different:
+            raise WorkdirError(f"{self.path} holds a run of another config: {different}")
+
+    def _note_versions(self) -> None:
+        path = os.path.join(self.path, "versions.json")
+        versions = _versions()
+        if os.path.exists(path):
+            different = _differences(_read_json(path), versions)
+            if different:
+                logging.warning("resuming with other versions, bits may differ: %s", different)
+        _write_atomically(path, json.dumps(versions, indent=2) + "\n")
+
+    @contextlib.contextmanager
+    def _disk_errors(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise WorkdirError(f"cannot use {self.path}: {error.strerror or error}") from error
+
+
+def read_metrics(path: str | os.PathLike[str]) -> list[dict[str, Any]]:
+    """Returns the complete lines of a run's `metrics.jsonl`, in order; `[]` when there are none.
+
+    Args:
+      path: the run directory.
+
+    Raises:
+      WorkdirError: if a line is not JSON.
+    """
+    return [_parse(line) for line in _complete_lines(os.path.join(path, "metrics.jsonl"))]
+
+
+def to_json(value: Any) -> Any:
+    """Returns a scalar or (nested) list with the shortest digits that give the same bits back.
+
+    Args:
+      value: a number or an array of numbers.
+    """
+    array = np.asarray(value)
+    if array.ndim:
+        return [to_json(item) for item in array]
+    if not jax.dtypes.issubdtype(array.dtype, np.floating):
+        return array.item()
+    # A float32 printed as the double it equals has 17 digits, 9 of them noise.
+    narrow: Any = array if array.dtype.itemsize >= 4 else array.astype(np.float32)
+    return float(np.format_float_scientific(narrow[()], unique=True))
+
+
+@contextlib.contextmanager
+def _lock(path: str, owner: str) -> Iterator[None]:
+    with open(path, "a", encoding="utf-8") as file:
+        try:
+            # The kernel drops the lock with the process, so a killed run leaves none behind.
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise WorkdirError(f"{owner} is in use by another process") from None
+        yield
+
+
+def _complete_lines(path: str) -> list[str]:
+    try:
+        with open(path, encoding="utf-8") as file:
+            return file.read().split("\n")[:-1]  # What follows the last newline is half a line.
+    except FileNotFoundError:
+        return []
+
+
+def _parse(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except ValueError as error:
+        raise WorkdirError(f"the run directory holds a line that is not JSON: {text}") from error
+
+
+def _read_json(path: str) -> Any:
+    with open(path, encoding="utf-8") as file:
+        return _parse(file.read())
+
+
+def _write_atomically(path: str, text: str) -> None:
+    temporary = f"{path}.tmp"
+    with open(temporary, "w", encoding="utf-8") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(temporary, path)
+
+
+def _differences(there: Any, here: Any) -> str:
+    old, new = _flat(there), _flat(here)
+    return "; ".join(
+        f"{name} is {json.dumps(old.get(name, 'absent'))} there, "
+        f"{json.dumps(new.get(name, 'absent'))} here"
+        for name in sorted(old.keys() | new.keys())
+        if json.dumps(old.get(name, "absent")) != json.dumps(new.get(name, "absent"))
+    )
+
+
+def _flat(tree: Any, prefix: str = "") -> dict[str, Any]:
+    if not isinstance(tree, dict):
+        return {prefix.rstrip("."): tree}
+    flat: dict[str, Any] = {}
+    for name, value in tree.items():
+        flat |= _flat(value, f"{prefix}{name}.")
+    return flat
+
+
+def _versions() -> dict[str, Any]:
+    versions = {name: importlib.metadata.version(name) for name in _PACKAGES}
+    devices = {"device_kind": jax.devices()[0].device_kind, "device_count": jax.device_count()}
+    own = {"python": platform.python_version(), "gasn_jax": gasn_jax.__version__}
+    return own | versions | devices
