@@ -1,0 +1,406 @@
+"""Generative adversarial structured networks on chains.
+
+A network maps noise to the potentials of a chain; inference in the chain makes the sample. Training
+differentiates the smoothed generator, whose output is the chain's unary marginals at a temperature
+epsilon > 0; the generator proper is the MAP assignment, epsilon = 0.
+
+The two players are plain functions of their parameters: :func:`potentials` and :func:`logit`. A
+step is one descent of the discriminator, then one of the generator against the new discriminator.
+
+Reference: London and Schwing, "Generative Adversarial Structured Networks", Equations 1-3 (game),
+8-12 (smoothed generator), 13 and Algorithm 1 (other routes to the same gradient), §4 (networks).
+"""
+
+import dataclasses
+import functools
+from typing import Any, NamedTuple, cast
+
+import jax
+import jax.numpy as jnp
+import optax
+from jaxtyping import Array, Float, Int, Key, PyTree
+
+from gasn_jax.learning import adversarial
+from gasn_jax.nn import mlp
+from gasn_jax.structured import chain, conditioning
+
+Params = PyTree
+Potentials = tuple[Float[Array, "N L"], Float[Array, "N-1 L L"]]
+
+
+@dataclasses.dataclass(frozen=True)
+class GASNConfig:
+    """What a GASN is made of; the defaults are the paper's §4."""
+
+    # Variables of the chain, N.
+    num_variables: int = 5
+    # States of a variable, L.
+    num_states: int = 2
+    # Whether examples have lengths: the generator then also sees the length it is to fill.
+    variable_length: bool = False
+    # Size of the noise vector z.
+    noise_dim: int = 2
+    # Distribution of z: uniform on (0, 1), or standard normal.
+    noise: str = "uniform"
+    # Widths of the hidden layers.
+    generator_hidden: tuple[int, ...] = (10,)
+    discriminator_hidden: tuple[int, ...] = (10,)
+    # tanh, relu or leaky_relu, in both networks.
+    activation: str = "tanh"
+    # Neighbours that the discriminator's shared window sees together; 1 for none.
+    window: int = 1
+    # False: the same generator without pairwise scores.
+    pairwise: bool = True
+    # The paper's epsilon of the smoothed generator.
+    temperature: float = 0.1
+    # Scale of the generator's output layer at the start. Scores are divided by the temperature, so
+    # the temperature itself is the scale at which marginals start unsaturated.
+    output_scale: float = 0.1
+    # What the discriminator sees: "marginals", or "straight_through", an exact sample whose
+    # gradient is that of the marginals.
+    discriminator_input: str = "marginals"
+    # How that gradient is computed: "product" (covariance times vector, O(N L^2)), "jacobian"
+    # (the matrix of Algorithm 1), "conditioning" (Equation 13). All give the same numbers.
+    gradient: str = "product"
+    # The generator's loss: "saturating" (Equation 1) or "non_saturating".
+    loss: str = "saturating"
+    # Weight of 1/2 ||w||^2 in the discriminator's loss.
+    weight_decay: float = 0.05
+    # Weight of the R1 penalty in the discriminator's loss.
+    r1: float = 0.0
+    # "sgd" or "adam" (with b1 = 0.5), both players.
+    optimizer: str = "sgd"
+    discriminator_rate: float = 0.1
+    generator_rate: float = 0.01
+    # Decay per step of the running mean of the generator's parameters that samples are drawn
+    # with; 0 keeps the last parameters.
+    average_decay: float = 0.0
+
+    def __post_init__(self):
+        """Raises ValueError naming the field, what is wanted and what was given."""
+        _require(self.num_variables >= 1, "num_variables", ">= 1", self.num_variables)
+        _require(self.num_states >= 1, "num_states", ">= 1", self.num_states)
+        _require(self.noise_dim >= 0, "noise_dim", ">= 0", self.noise_dim)
+        _require(self.window >= 1, "window", ">= 1", self.window)
+        _require(self.temperature > 0, "temperature", "> 0", self.temperature)
+        for name in ("output_scale", "weight_decay", "r1"):
+            _require(getattr(self, name) >= 0, name, ">= 0", getattr(self, name))
+        for name in ("discriminator_rate", "generator_rate"):
+            _require(getattr(self, name) > 0, name, "> 0", getattr(self, name))
+        for name in ("generator_hidden", "discriminator_hidden"):
+            widths = getattr(self, name)
+            _require(all(width >= 1 for width in widths), name, "widths >= 1", widths)
+        _require(0 <= self.average_decay < 1, "average_decay", "in [0, 1)", self.average_decay)
+        for name, allowed in _CHOICES.items():
+            value = getattr(self, name)
+            _require(value in allowed, name, f"one of {', '.join(allowed)}", value)
+
+
+class GASNBatch(NamedTuple):
+    """Real examples.
+
+    Attributes:
+      states: [m, N] integers, -1 beyond the length.
+      lengths: [m] integers, 1..N.
+    """
+
+    states: Int[Array, "m N"]
+    lengths: Int[Array, "m"]
+
+
+class GASNState(NamedTuple):
+    """What the next step needs.
+
+    Attributes:
+      generator: parameters theta.
+      discriminator: parameters w.
+      generator_optimizer: its optax state.
+      discriminator_optimizer: its optax state.
+      average: running mean of ``generator``, which samples are drawn with.
+    """
+
+    generator: Params
+    discriminator: Params
+    generator_optimizer: Any
+    discriminator_optimizer: Any
+    average: Params
+
+
+def init(config: GASNConfig, key: Key[Array, ""]) -> GASNState:
+    """A fresh state: both networks and their optimizers."""
+    generator_key, discriminator_key = jax.random.split(key)
+    length = jnp.asarray(config.num_variables)
+    z = _condition(config, jnp.zeros(config.noise_dim), length)
+    x = jnp.zeros((config.num_variables, config.num_states))
+    generator = _generator(config).init(generator_key, z)
+    discriminator = _discriminator(config).init(discriminator_key, x)
+    return GASNState(
+        generator=generator,
+        discriminator=discriminator,
+        generator_optimizer=_optimizer(config, config.generator_rate).init(generator),
+        discriminator_optimizer=_optimizer(config, config.discriminator_rate).init(discriminator),
+        # A copy: a training loop may donate the state's buffers, each of them once.
+        average=jax.tree.map(jnp.copy, generator),
+    )
+
+
+def train_step(
+    config: GASNConfig, state: GASNState, batch: GASNBatch, key: Key[Array, ""]
+) -> tuple[GASNState, dict[str, Float[Array, ""]]]:
+    """One descent of the discriminator, then one of the generator (Equation 3).
+
+    Args:
+      config: the system.
+      state: before the step.
+      batch: m real examples; as many are generated, anew for each player, with their lengths.
+      key: of this step.
+
+    Returns:
+      The state after the step, and metrics: ``objective`` (Equation 3 with its penalties),
+      ``real_probability`` and ``fake_probability`` (mean D of both kinds).
+    """
+    discriminator_key, generator_key = jax.random.split(key)
+    real = jax.nn.one_hot(batch.states, config.num_states)
+    fake = _generate(
+        config, state.generator, discriminator_key, batch.lengths, differentiable=False
+    )
+    gradient, metrics = jax.grad(_discriminator_objective, 1, has_aux=True)(
+        config, state.discriminator, real, fake
+    )
+    discriminator, discriminator_optimizer = _descend(
+        _optimizer(config, config.discriminator_rate),
+        gradient,
+        state.discriminator_optimizer,
+        state.discriminator,
+    )
+
+    def generator_objective(params):
+        fake = _generate(config, params, generator_key, batch.lengths)
+        fake_logits = jax.vmap(lambda x: logit(config, discriminator, x))(fake)
+        return adversarial.GENERATOR_LOSSES[config.loss](fake_logits)
+
+    generator, generator_optimizer = _descend(
+        _optimizer(config, config.generator_rate),
+        jax.grad(generator_objective)(state.generator),
+        state.generator_optimizer,
+        state.generator,
+    )
+    average = optax.incremental_update(generator, state.average, 1.0 - config.average_decay)
+    return (
+        GASNState(generator, discriminator, generator_optimizer, discriminator_optimizer, average),
+        metrics,
+    )
+
+
+def potentials(
+    config: GASNConfig, params: Params, z: Float[Array, "Z"], length: Int[Array, ""]
+) -> Potentials:
+    """The scores ``f_r(theta, z, x_r)`` of every region for one noise vector (Equation 4)."""
+    scores = _generator(config).apply(params, _condition(config, z, length))
+    return cast(Potentials, scores)
+
+
+def logit(config: GASNConfig, params: Params, x: Float[Array, "N L"]) -> Float[Array, ""]:
+    """The discriminator's logit for one (soft) one-hot example [N, L]; ``D_w(x) = sigmoid``."""
+    return cast(Array, _discriminator(config).apply(params, x))
+
+
+def smoothed_generator(
+    config: GASNConfig, unary: Float[Array, "N L"], pairwise: Float[Array, "N-1 L L"], length
+) -> Float[Array, "N L"]:
+    """The unary marginals at ``config.temperature``, with the gradient route of the config.
+
+    Args:
+      config: its ``temperature`` and ``gradient`` are used.
+      unary: scores, [N, L].
+      pairwise: scores, [N-1, L, L].
+      length: variables in use.
+
+    Returns:
+      ``p(x_i)``, [N, L]. The gradient costs O(N L^2) by "product", O(N^2 L^3) by "jacobian", and
+      N L runs of inference by "conditioning".
+
+    Reference: GASN paper, Equation 10; gradients by Equation 12, Algorithm 1 and Equation 13.
+    """
+    if config.gradient == "product":
+        return _marginals(config, unary, pairwise, length)
+    return _marginals_by_matrix(config, unary, pairwise, length)
+
+
+def noise(config: GASNConfig, key: Key[Array, ""], num_samples: int) -> Float[Array, "m Z"]:
+    """Noise vectors z, [num_samples, noise_dim]."""
+    draw = jax.random.uniform if config.noise == "uniform" else jax.random.normal
+    return draw(key, (num_samples, config.noise_dim))
+
+
+def sample(
+    config: GASNConfig,
+    params: Params,
+    key: Key[Array, ""],
+    lengths: Int[Array, "m"],
+    *,
+    mode: str = "sample",
+) -> Int[Array, "m N"]:
+    """Generated examples, one noise vector each.
+
+    Args:
+      config: the system.
+      params: of the generator, usually ``state.average``.
+      key: of this draw.
+      lengths: how many variables each example has, [m]; all N for a chain of fixed length.
+      mode: "sample" draws from the chain at ``config.temperature``; "map" takes its best state,
+        the generator of Equation 2.
+
+    Returns:
+      States [m, N] int32, -1 beyond the length.
+
+    Raises:
+      ValueError: at trace time, for an unknown ``mode``.
+    """
+    if mode not in ("sample", "map"):
+        raise ValueError(f"mode must be sample or map, got {mode!r}")
+    noise_key, chain_key = jax.random.split(key)
+
+    def one(key, z, length):
+        scores = potentials(config, params, z, length)
+        if mode == "map":
+            return chain.argmax(*scores, length=length)[0]
+        return _draw(config, key, scores, length)
+
+    z = noise(config, noise_key, lengths.shape[0])
+    return jax.vmap(one)(jax.random.split(chain_key, lengths.shape[0]), z, lengths)
+
+
+def beliefs(
+    config: GASNConfig, params: Params, key: Key[Array, ""], lengths: Int[Array, "m"]
+) -> Float[Array, "m N L"]:
+    """The smoothed generator's outputs (Equation 10) for one noise vector each, [m, N, L]."""
+
+    def one(z, length):
+        return smoothed_generator(config, *potentials(config, params, z, length), length)
+
+    return jax.vmap(one)(noise(config, key, lengths.shape[0]), lengths)
+
+
+def _generate(config, params, key, lengths, *, differentiable=True):
+    """What the discriminator sees of the generator, [m, N, L]."""
+    noise_key, chain_key = jax.random.split(key)
+
+    def one(key, z, length):
+        scores = potentials(config, params, z, length)
+        if config.discriminator_input == "marginals":
+            return smoothed_generator(config, *scores, length)
+        drawn = _draw(config, key, jax.lax.stop_gradient(scores), length)
+        drawn = jax.nn.one_hot(drawn, config.num_states)
+        if not differentiable:
+            return drawn
+        p = smoothed_generator(config, *scores, length)
+        # The difference is exactly zero: what is seen is the sample.
+        return drawn + (p - jax.lax.stop_gradient(p))
+
+    z = noise(config, noise_key, lengths.shape[0])
+    return jax.vmap(one)(jax.random.split(chain_key, lengths.shape[0]), z, lengths)
+
+
+def _draw(config, key, scores, length):
+    """One exact sample of the chain, [N], -1 beyond the length."""
+    drawn = chain.sample(key, *scores, num_samples=1, temperature=config.temperature, length=length)
+    return drawn[0]
+
+
+def _marginals(config, unary, pairwise, length):
+    result = chain.marginals(unary, pairwise, temperature=config.temperature, length=length)
+    return result.unary
+
+
+def _discriminator_objective(config, params, real, fake):
+    def logit_fn(x):
+        return logit(config, params, x)
+
+    real_logits, fake_logits = jax.vmap(logit_fn)(real), jax.vmap(logit_fn)(fake)
+    objective = adversarial.discriminator_loss(real_logits, fake_logits)
+    if config.weight_decay:
+        objective += config.weight_decay * adversarial.l2_penalty(params)
+    if config.r1:
+        objective += config.r1 * adversarial.r1_penalty(logit_fn, real)
+    return objective, {
+        "objective": objective,
+        "real_probability": jnp.mean(jax.nn.sigmoid(real_logits)),
+        "fake_probability": jnp.mean(jax.nn.sigmoid(fake_logits)),
+    }
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
+def _marginals_by_matrix(config, unary, pairwise, length):
+    return _marginals(config, unary, pairwise, length)
+
+
+def _marginals_forward(config, unary, pairwise, length):
+    return _marginals_by_matrix(config, unary, pairwise, length), (unary, pairwise, length)
+
+
+def _marginals_backward(config, residuals, cotangent):
+    unary, pairwise, length = residuals
+    if config.gradient == "jacobian":
+        matrices = tuple(
+            chain.covariance(unary, pairwise, temperature=config.temperature, length=length)
+        )
+    else:
+        matrices = conditioning.covariance(
+            lambda u, w: chain.marginals(u, w, length=length)[1:],
+            unary,
+            pairwise,
+            temperature=config.temperature,
+        )
+    return *(jnp.tensordot(cotangent, matrix, axes=2) for matrix in matrices), None
+
+
+_marginals_by_matrix.defvjp(_marginals_forward, _marginals_backward)
+
+
+def _generator(config):
+    return mlp.ChainPotentials(
+        num_variables=config.num_variables,
+        num_states=config.num_states,
+        hidden=config.generator_hidden,
+        activation=config.activation,
+        pairwise=config.pairwise,
+        output_scale=config.output_scale,
+    )
+
+
+def _discriminator(config):
+    return mlp.SequenceCritic(
+        hidden=config.discriminator_hidden, activation=config.activation, window=config.window
+    )
+
+
+def _condition(config, z, length):
+    """The generator's input: the noise, and the length where examples differ in it."""
+    if not config.variable_length:
+        return z
+    return jnp.concatenate([z, jax.nn.one_hot(length - 1, config.num_variables)])
+
+
+def _optimizer(config, rate) -> optax.GradientTransformation:
+    return optax.sgd(rate) if config.optimizer == "sgd" else optax.adam(rate, b1=0.5)
+
+
+def _descend(optimizer, gradient, optimizer_state, params):
+    updates, optimizer_state = optimizer.update(gradient, optimizer_state, params)
+    return optax.apply_updates(params, updates), optimizer_state
+
+
+_CHOICES: dict[str, tuple[str, ...]] = {
+    "noise": ("uniform", "normal"),
+    "activation": tuple(mlp.ACTIVATIONS),
+    "discriminator_input": ("marginals", "straight_through"),
+    "gradient": ("product", "jacobian", "conditioning"),
+    "loss": tuple(adversarial.GENERATOR_LOSSES),
+    "optimizer": ("sgd", "adam"),
+}
+
+
+def _require(condition: bool, name: str, wanted: str, got: object) -> None:
+    if not condition:
+        raise ValueError(f"{name} must be {wanted}, got {got!r}")
