@@ -65,6 +65,7 @@ def scale(
         raise ValueError(f"temperature must be > 0, got {temperature}")
     if isinstance(temperature, numbers.Real) and temperature == 1:
         return potentials
+    potentials = jnp.asarray(potentials, jnp.result_type(potentials, float))
     allowed = potentials != -jnp.inf
     scaled = jnp.where(allowed, potentials, 0.0) / jnp.asarray(temperature, potentials.dtype)
     return jnp.where(allowed, scaled, -jnp.inf)

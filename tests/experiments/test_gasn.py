@@ -1,0 +1,228 @@
+"""The commands that train GASNs on digits and words: files, resuming, and what they refuse."""
+
+import csv
+import dataclasses
+import json
+
+import jax
+import numpy as np
+import pytest
+from absl import flags
+
+from experiments import common, gasn, gasn_words
+from gasn_jax.data import ocr_words
+
+TINY = dict(
+    num_steps=4,
+    log_every=2,
+    checkpoint_every=2,
+    batch_size=4,
+    num_eval_samples=10,
+    generator_hidden=(4,),
+    discriminator_hidden=(4,),
+)
+DIGITS = gasn.Config(**TINY, num_seeds=2, noise_dim=2)
+WORDS = ("abc", "abcd", "bcd", "abc", "cab", "dab", "bad", "cabbage", "dad", "add", "bed", "bee")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def quick_compiles(tmp_path_factory):
+    """Compiling is nearly all that tiny runs do: do it less well, and each program once."""
+    options = {
+        "jax_disable_most_optimizations": True,
+        "jax_compilation_cache_dir": str(tmp_path_factory.mktemp("compiled")),
+        "jax_persistent_cache_min_compile_time_secs": 0.5,
+    }
+    before = {name: jax.config.values[name] for name in options}
+    for name, value in options.items():
+        jax.config.update(name, value)
+    yield
+    for name, value in before.items():
+        jax.config.update(name, value)
+
+
+@pytest.fixture(scope="module")
+def data_dir(tmp_path_factory):
+    """A folder with a small set of words in the published format, some in every fold."""
+    words = [word for word in WORDS for _ in range(4)]
+    lengths = [len(word) for word in words]
+    letters = ocr_words.Letters(
+        letter=np.array([ord(letter) - ord("a") for letter in "".join(words)], np.int32),
+        word_id=np.repeat(np.arange(len(words), dtype=np.int32), lengths),
+        position=np.concatenate([np.arange(length, dtype=np.int32) for length in lengths]),
+        fold=np.repeat(np.arange(len(words), dtype=np.int32) % ocr_words.NUM_FOLDS, lengths),
+        pixels=np.zeros((sum(lengths), *ocr_words.PIXELS), np.uint8),
+    )
+    path = tmp_path_factory.mktemp("data")
+    ocr_words.write_npz(letters, path / "ocr_letters" / "ocr_letters.npz")
+    return path
+
+
+@pytest.fixture(scope="module")
+def digits_run(tmp_path_factory):
+    path = tmp_path_factory.mktemp("digits") / "run"
+    return path, gasn.train(DIGITS, str(path))
+
+
+def read_table(path):
+    with open(path, encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+def without_times(path):
+    lines = [json.loads(line) for line in (path / "metrics.jsonl").read_text().splitlines()]
+    return [{k: v for k, v in line.items() if not k.endswith("_seconds")} for line in lines]
+
+
+def test_digits_writes_its_files(digits_run):
+    path, evaluation = digits_run
+    assert json.loads((path / "evaluation.json").read_text()) == evaluation
+    table = read_table(path / "evaluation.csv")
+    assert [row["row"] for row in table] == [
+        "samples",
+        "map",
+        "train",
+        "independent",
+        "first_order",
+    ]
+    assert {len(values) for values in evaluation["samples"].values()} == {2}
+    mean, spread = np.mean(evaluation["map"]["mmd"]), np.std(evaluation["map"]["mmd"], ddof=1)
+    assert float(table[1]["mmd mean"]) == pytest.approx(mean, rel=1e-4)
+    assert float(table[1]["mmd sd"]) == pytest.approx(spread, rel=1e-4)
+    for name in ("samples.png", "curves.png"):
+        assert (path / name).read_bytes().startswith(b"\x89PNG")
+    assert len(read_table(path / "curves.csv")) == 2
+
+
+def test_two_seeds_give_two_models(digits_run):
+    evaluation = digits_run[1]
+    assert len(set(evaluation["samples"]["nearest_train"])) == 2
+
+
+def test_the_same_command_again_changes_nothing(digits_run):
+    path, evaluation = digits_run
+    before = {name: (path / name).read_bytes() for name in ("metrics.jsonl", "evaluation.json")}
+    assert gasn.train(DIGITS, str(path)) == evaluation
+    assert before == {name: (path / name).read_bytes() for name in before}
+
+
+def test_a_run_cut_in_two_ends_the_same(digits_run, tmp_path, monkeypatch):
+    path, evaluation = digits_run
+
+    class Killed(BaseException):
+        pass
+
+    def kill(self, step, metrics, seconds):
+        if step > 2:
+            raise Killed
+        write(self, step, metrics, seconds)
+
+    write = gasn.workdir.Workdir.write_metrics
+    with monkeypatch.context() as patch:
+        patch.setattr(gasn.workdir.Workdir, "write_metrics", kill)
+        with pytest.raises(Killed):
+            gasn.train(DIGITS, str(tmp_path))
+    assert gasn.train(DIGITS, str(tmp_path)) == evaluation
+    assert without_times(tmp_path) == without_times(path)
+
+
+def test_words_runs_every_setting_and_collects_them(data_dir, tmp_path):
+    config = gasn_words.Config(
+        **TINY, data_dir=str(data_dir), noise_dims=(0,), num_seeds=2, held_out="validation"
+    )
+    study = gasn_words.train(config, str(tmp_path))
+    assert {arm: list(runs) for arm, runs in study.items()} == {
+        "structured": [0],
+        "independent": [0],
+    }
+    assert len(read_table(tmp_path / "study.csv")) == 3 + 2 * 2
+    assert (tmp_path / "study.png").read_bytes().startswith(b"\x89PNG")
+    for name in ("structured-0", "independent-0"):
+        assert (tmp_path / name / "samples.txt").read_text().startswith("real, held out")
+    table = {row["row"]: row for row in read_table(tmp_path / "structured-0" / "evaluation.csv")}
+    # Training data hold nothing unseen; counting one step back makes no unseen pair either.
+    assert float(table["train"]["unseen_bigrams mean"]) == 0.0
+    assert float(table["first_order"]["unseen_bigrams mean"]) == 0.0
+    assert float(table["train"]["words mean"]) == 1.0
+
+
+def test_counted_references_keep_what_they_should():
+    rng = np.random.RandomState(0)
+    first = rng.randint(0, 3, 4000)
+    states = np.stack([first, (first + 1) % 3, rng.randint(0, 3, 4000)], 1)
+    states[:2000, 2] = -1
+    examples = gasn.Examples(states, np.repeat([2, 3], 2000))
+    independent = gasn._counted(rng, examples, order=0).states
+    chained = gasn._counted(rng, examples, order=1).states
+    for counted in (independent, chained):
+        assert np.array_equal(counted < 0, states < 0)
+    assert np.all(chained[:, 1] == (chained[:, 0] + 1) % 3)
+    assert np.mean(independent[:, 1] == (independent[:, 0] + 1) % 3) == pytest.approx(
+        1 / 3, abs=0.05
+    )
+
+
+def test_hamming_counts_differences():
+    left, right = np.array([[0, 1, 1], [1, 1, 1]]), np.array([[0, 0, 0], [1, 1, 1]])
+    assert gasn._hamming(left, right).tolist() == [[2, 1], [3, 0]]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "line"),
+    [
+        (["--config.noise_dims=3"], "unknown config field 'noise_dims'; did you mean noise_dim?"),
+        (["--config.temperature=0"], "bad config: temperature must be > 0, got 0.0"),
+        (["--config.num_steps=-1"], "bad config: num_steps: wanted 0 to 2**31 - 1, got -1"),
+        (["--config.batch_size=0"], "bad config: batch_size: wanted >= 1, got 0"),
+        (["--config.num_seeds=0"], "bad config: num_seeds: wanted >= 1, got 0"),
+        (["--config.dataset=faces"], "bad config: dataset: wanted one of digits, ocr_words, got"),
+        (["--config.held_out=train"], "bad config: held_out: wanted one of validation, test, got"),
+        (["--config.loss=hinge"], "bad config: loss must be one of saturating, non_saturating,"),
+        (["--config.num_eval_samples=9999"], "num_eval_samples: wanted at most 1197, the training"),
+        (
+            ["--config.dataset=ocr_words", "--config.data_dir=/nowhere"],
+            "missing file: data file ocr_letters/ocr_letters.npz not found in /nowhere",
+        ),
+    ],
+)
+def test_what_is_wrong_is_one_line_and_exit_2(tmp_path, capsys, arguments, line):
+    assert outcome(gasn, [f"--workdir={tmp_path}/run", *arguments]) == 2
+    stderr = capsys.readouterr().err
+    assert stderr.startswith(line) and stderr.count("\n") == 1
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("argument", "line"),
+    [
+        ("--config.noise_dims=-1", "bad config: noise_dim must be >= 0, got -1"),
+        ("--config.noise_dims=1,1", "bad config: noise_dims: wanted different sizes, got (1, 1)"),
+        ("--config.noise_dim=1", "unknown config field 'noise_dim'; did you mean noise_dims?"),
+        ("--config.data_dir=/nowhere", "missing file: data file ocr_letters/ocr_letters.npz"),
+    ],
+)
+def test_the_study_refuses_too(tmp_path, capsys, argument, line):
+    assert outcome(gasn_words, [f"--workdir={tmp_path}/run", argument]) == 2
+    stderr = capsys.readouterr().err
+    assert stderr.startswith(line) and stderr.count("\n") == 1
+
+
+def outcome(experiment, arguments):
+    """The exit code of a command line, in this process."""
+    try:
+        config, directory = common._parse(["experiment", *arguments], experiment.Config())
+        return common._exit_code(experiment.train, config, directory)
+    except SystemExit as exit_:
+        return exit_.code
+    finally:
+        for name in list(flags.FLAGS):
+            if name == "workdir" or name.split(".")[0] == "config":
+                delattr(flags.FLAGS, name)
+        flags.FLAGS.unparse_flags()
+
+
+def test_every_field_has_a_comment():
+    for config in (gasn.Config(), gasn_words.Config()):
+        comments = common._comments(type(config))
+        without = {field.name for field in dataclasses.fields(config)} - set(comments)
+        assert without <= {"generator_rate", "discriminator_hidden"}  # Those of two share one.
