@@ -35,6 +35,7 @@ from typing import Any, NoReturn, TypeVar
 from absl import app, flags
 from ml_collections import config_flags
 
+from gasn_jax.data import locate
 from gasn_jax.training.errors import RunError
 
 Config = TypeVar("Config")
@@ -69,6 +70,8 @@ def _exit_code(main_fn: Callable[[Config, str], Any], config: Config, workdir: s
         return _say(error, error.exit_code)
     except KeyboardInterrupt:
         return _say("interrupted outside training", _CTRL_C)
+    except locate.DataError as error:
+        return _say(error, _BAD_FLAG)
     except FileNotFoundError as error:
         return _say(f"missing file: {error.filename or error}", _BAD_FLAG)
     except OSError as error:
