@@ -4,8 +4,8 @@
 
 Prints Markdown tables. All figures of a table row come from calls made in turn in one process, as
 medians; float32, compiled, batched with vmap. Memory is XLA's own plan for temporaries. `--peers`
-needs the `benchmarks` extra (torch-struct and dynamax). About 3 minutes on 2 CPU cores, 6 with
-peers.
+needs the `benchmarks` extra (torch-struct and dynamax); torch-struct is left out where one of its
+products would take more than 2 GB. About 3 minutes on 2 CPU cores, 6 with peers.
 
 "Autodiff" differentiates the very recursions that the library runs, without its gradient rule;
 "log-alpha-beta" is the textbook pair of log-space recursions, differentiated the same way.
@@ -117,12 +117,16 @@ def covariance_table(num_rounds: int) -> str:
     def jacobian(marginals_fn):
         return jax.jit(jax.jacrev(lambda u, w: marginals_fn(u, w)[0], argnums=(0, 1)))
 
+    def written(unary):
+        return jnp.broadcast_to(unary[:, :, None, None, None], (128, 16, 127, 16, 16)) + 1.0
+
     calls = {
         "covariance": bind(jax.jit(chain.covariance), unary, pairwise),
         "jacrev of marginals": bind(jacobian(ours), unary, pairwise),
         "jacrev of autodiff": bind(jacobian(autodiff), unary, pairwise),
+        "writing an array of the result's size": bind(jax.jit(written), unary),
     }
-    time = timing.rounds(calls, num_rounds=max(3, num_rounds // 3))
+    time = timing.rounds(calls, num_rounds=num_rounds)
     rows = [
         [name, f"{1e3 * time[name]:.0f}", f"{time[name] / time['covariance']:.1f}"]
         for name in calls
@@ -159,7 +163,7 @@ def peers_table(num_rounds: int) -> str:
             "gasn_jax, gradient": bind(jax.jit(gradient(ours)), *arrays),
             **chain_peers.calls(*arrays),
         }
-        time = timing.rounds(calls, num_rounds=max(3, num_rounds // 3), num_warmup=1)
+        time = timing.rounds(calls, num_rounds=max(1, num_rounds // 5), num_warmup=1)
         exact = np.asarray(calls["gasn_jax"]()[1])
         for name, call in calls.items():
             is_gradient = name.endswith("gradient")

@@ -36,11 +36,16 @@ def calls(unary, pairwise, w_unary, w_pairwise):
         return jnp.vdot(p_unary, w_unary) + jnp.vdot(p_pairwise, w_pairwise)
 
     forward, gradient = jax.jit(jax.vmap(smoother)), jax.jit(jax.grad(product, argnums=(0, 1)))
-    return {
-        "torch-struct": torch_marginals,
-        "torch-struct, gradient": torch_gradient,
+    dynamax = {
         "dynamax": lambda: forward(unary, pairwise),
         "dynamax, gradient": lambda: gradient(unary, pairwise, w_unary, w_pairwise),
+    }
+    # Its products of matrices in the log semiring write out N L^3 numbers an example.
+    if pairwise.nbytes * pairwise.shape[-1] > 2e9:
+        return dynamax
+    return dynamax | {
+        "torch-struct": torch_marginals,
+        "torch-struct, gradient": torch_gradient,
     }
 
 

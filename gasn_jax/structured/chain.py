@@ -285,7 +285,7 @@ def sample(
 
     def step(state, inputs):
         i, threshold = inputs
-        rows = markov.row(chain.transition, i)[state]
+        rows = markov.row(chain.transition, i).at[state].get(mode="promise_in_bounds")
         state = _inverse_cdf(rows, threshold)
         return state, state
 
