@@ -70,10 +70,10 @@ def _exit_code(main_fn: Callable[[Config, str], Any], config: Config, workdir: s
         return _say(error, error.exit_code)
     except KeyboardInterrupt:
         return _say("interrupted outside training", _CTRL_C)
-    except locate.DataError as error:
-        return _say(error, _BAD_FLAG)
     except FileNotFoundError as error:
         return _say(f"missing file: {error.filename or error}", _BAD_FLAG)
+    except locate.DataError as error:
+        return _say(error, _BAD_FLAG)
     except OSError as error:
         if error.errno not in _DISK_ERRNOS:
             raise

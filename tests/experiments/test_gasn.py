@@ -192,6 +192,15 @@ def test_what_is_wrong_is_one_line_and_exit_2(tmp_path, capsys, arguments, line)
     assert not (tmp_path / "run").exists()
 
 
+def test_a_malformed_data_file_is_one_line_and_exit_2(tmp_path, capsys):
+    (tmp_path / "ocr_letters").mkdir()
+    (tmp_path / "ocr_letters" / "ocr_letters.npz").write_bytes(b"junk")
+    flags = ["--config.dataset=ocr_words", f"--config.data_dir={tmp_path}"]
+    assert outcome(gasn, [f"--workdir={tmp_path}/run", *flags]) == 2
+    stderr = capsys.readouterr().err
+    assert "ocr_letters.npz" in stderr and stderr.count("\n") == 1
+
+
 @pytest.mark.parametrize(
     ("argument", "line"),
     [
