@@ -68,7 +68,7 @@ def infer(
         # The log potential of all that comes after i, as a function of x_i. The matrix is sliced
         # from the closed-over array: under vmap a scanned input would first be copied, transposed.
         inward = row(unary, i + 1) + message
-        scores = row(pairwise, i) + inward[None, :]
+        scores = inward[None, :] + row(pairwise, i)
         top = numerics.finite_max(scores)
         total = jnp.sum(jnp.exp(scores - top[:, None]), axis=-1)
         outward = top + jnp.log(total)
@@ -78,39 +78,39 @@ def infer(
             alive = i + 1 < length
             message = jnp.where(alive, message, 0.0)
             shift = jnp.where(alive, shift, 0.0)
+            total = jnp.where(alive, total, 0.0)
         return message, (inward, top, total, shift)
 
+    steps = jnp.arange(num_variables - 1)
     last = jnp.zeros(num_states, unary.dtype)
-    first, (inward, top, total, shift) = lax.scan(
-        backward, last, jnp.arange(num_variables - 1), reverse=True
-    )
-
-    # In this order rows sum to one at any size of the scores: top + log(total) would lose the log.
-    log_transition = (pairwise + inward[:, None, :] - top[:, :, None]) - jnp.log(
-        jnp.where(total > 0, total, 1.0)
-    )[:, :, None]
-    if length is not None:
-        alive = (jnp.arange(1, num_variables) < length)[:, None, None]
-        log_transition = jnp.where(alive, log_transition, -jnp.inf)
-    # Ends in exp on purpose: XLA then keeps one array for this, not exp's input to a product too.
-    transition = jnp.exp(log_transition)
+    first, (inward, top, total, shift) = lax.scan(backward, last, steps, reverse=True)
+    per_total = numerics.divide(jnp.ones((), total.dtype), total)  # 0: no way on, or padding
 
     scores = unary[0] + first
     log_total = numerics.logsumexp(scores)
     initial = numerics.softmax(scores)
 
-    def forward(p, i):
-        p = jnp.sum(row(transition, i) * p[:, None], axis=0)
-        p = p * numerics.divide(jnp.ones((), p.dtype), jnp.sum(p))
+    def forward(p, inputs):
+        # Exponentials once more: arithmetic is cheaper than an [N-1, L, L] array to keep them in.
+        i, inward, top, per_total = inputs
+        weights = jnp.exp((inward[None, :] + row(pairwise, i)) - top[:, None])
+        p = jnp.sum(weights * (p * per_total)[:, None], axis=0)
         return p, p
 
-    _, later = lax.scan(forward, initial, jnp.arange(num_variables - 1))
+    _, later = lax.scan(forward, initial, (steps, inward, top, per_total))
+    # Rounding only changes the sums by a little at each step, so it is enough to repair them here.
+    later = later * numerics.divide(jnp.ones((), later.dtype), jnp.sum(later, -1, keepdims=True))
     marginals = jnp.concatenate([initial[None], later])
+
+    # In this order rows sum to one at any size of the scores: top + log(total) would lose the log.
+    exponent = (inward[:, None, :] + pairwise) - top[:, :, None]
+    log_transition = exponent + numerics.log(per_total)[:, :, None]
     return MarkovChain(
         log_partition=log_total + jnp.sum(shift),
         unary=marginals,
-        pairwise=marginals[:-1, :, None] * transition,
-        transition=transition,
+        pairwise=jnp.exp(exponent) * (marginals[:-1] * per_total)[:, :, None],
+        # Ends in exp on purpose: XLA then keeps one array for this, not exp's input too.
+        transition=jnp.exp(log_transition),
         log_initial=scores - jnp.where(log_total == -jnp.inf, 0.0, log_total),
         log_transition=log_transition,
     )
