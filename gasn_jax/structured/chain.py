@@ -277,22 +277,26 @@ def sample(
       -1 throughout. O(N L^2 + num_samples N L).
     """
     unary, pairwise, length = _prepare(unary, pairwise, temperature, length)
-    chain = markov.infer(unary, pairwise, length)
+    unary, pairwise = lax.stop_gradient((unary, pairwise))
+    first, inward, top, _, _ = markov.backward(unary, pairwise, length)
     # At least float32: a half-precision number is too coarse a threshold.
     precise = jnp.promote_types(unary.dtype, jnp.float32)
     uniform = jax.random.uniform(key, (unary.shape[0], num_samples), precise)
-    first = _inverse_cdf(jnp.tile(chain.unary[0], (num_samples, 1)), uniform[0])
+    initial = numerics.softmax(unary[0] + first)
+    state = _inverse_cdf(jnp.tile(initial[:, None], (1, num_samples)), uniform[0])
 
     def step(state, inputs):
-        i, threshold = inputs
-        rows = markov.row(chain.transition, i).at[state].get(mode="promise_in_bounds")
-        state = _inverse_cdf(rows, threshold)
+        # Only the rows that were reached need their exponentials.
+        i, inward, top, threshold = inputs
+        scores = markov.row(pairwise, i).T.at[:, state].get(mode="promise_in_bounds")
+        tops = top.at[state].get(mode="promise_in_bounds")
+        state = _inverse_cdf(jnp.exp((inward[:, None] + scores) - tops[None, :]), threshold)
         return state, state
 
     steps = jnp.arange(unary.shape[0] - 1)
-    _, later = lax.scan(step, first, (steps, uniform[1:]))
-    states = jnp.concatenate([first[None], later]).T.astype(jnp.int32)
-    return _mask_states(states, chain.log_partition > -jnp.inf, length)
+    _, later = lax.scan(step, state, (steps, inward, top, uniform[1:]))
+    states = jnp.concatenate([state[None], later]).T.astype(jnp.int32)
+    return _mask_states(states, jnp.max(initial) > 0, length)
 
 
 def log_prob(
@@ -398,16 +402,16 @@ def _best_completions(unary, pairwise, length):
 
 
 def _inverse_cdf(weights, uniform):
-    """Per row, the first state whose cumulative weight exceeds ``uniform`` of the total.
+    """Per column of [L, n], the first state with a cumulative weight over ``uniform`` of the total.
 
     A state of weight 0 is never it: its cumulative weight is that of the state before, bit for
     bit, since both are the same sum. A product, because a scan over states is slow on every device.
     """
-    weights, num_states = weights.astype(uniform.dtype), weights.shape[-1]
-    prefixes = jnp.triu(jnp.ones((num_states, num_states), weights.dtype))
-    cumulative = jnp.matmul(weights, prefixes, precision=lax.Precision.HIGHEST)
-    threshold = uniform * cumulative[:, -1]
-    return jnp.sum(cumulative[:, :-1] <= threshold[:, None], axis=-1)
+    weights, num_states = weights.astype(uniform.dtype), weights.shape[0]
+    prefixes = jnp.tril(jnp.ones((num_states, num_states), weights.dtype))
+    cumulative = jnp.matmul(prefixes, weights, precision=lax.Precision.HIGHEST)
+    threshold = (uniform * cumulative[-1])[None, :]
+    return jnp.sum(cumulative[:-1] <= threshold, axis=0)
 
 
 def _mask_states(states, feasible, length):

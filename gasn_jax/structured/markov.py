@@ -62,11 +62,73 @@ def infer(
     Costs two scans of O(N L^2). Derivatives of every order follow the covariance form, see the
     module. What a caller does not use of the result, ``jax.jit`` removes.
     """
+    first, inward, top, total, shift = backward(unary, pairwise, length)
+    per_total = numerics.divide(jnp.ones((), total.dtype), total)  # 0: no way on, or padding
+    scores = unary[0] + first
+    log_total = numerics.logsumexp(scores)
+    initial = numerics.softmax(scores)
+
+    def forward(p, inputs):
+        # Exponentials once more: arithmetic is cheaper than an [N-1, L, L] array to keep them in.
+        i, inward, top, per_total = inputs
+        weights = jnp.exp((inward[None, :] + row(pairwise, i)) - top[:, None])
+        p = jnp.sum(weights * (p * per_total)[:, None], axis=0)
+        return p, p
+
+    steps = jnp.arange(pairwise.shape[0])
+    _, later = lax.scan(forward, initial, (steps, inward, top, per_total))
+    # Rounding only changes the sums by a little at each step, so it is enough to repair them here.
+    later = later * numerics.divide(jnp.ones((), later.dtype), jnp.sum(later, -1, keepdims=True))
+    marginals = jnp.concatenate([initial[None], later])
+
+    exponent = (inward[:, None, :] + pairwise) - top[:, :, None]
+    log_transition = exponent + numerics.log(per_total)[:, :, None]
+    return MarkovChain(
+        log_partition=log_total + jnp.sum(shift),
+        unary=marginals,
+        pairwise=jnp.exp(exponent) * (marginals[:-1] * per_total)[:, :, None],
+        # Ends in exp on purpose: XLA then keeps one array for this, not exp's input too.
+        transition=jnp.exp(log_transition),
+        log_initial=scores - jnp.where(log_total == -jnp.inf, 0.0, log_total),
+        log_transition=log_transition,
+    )
+
+
+class BackwardPass(NamedTuple):
+    """What the log-space recursion from the last variable to the first leaves behind.
+
+    ``exp(inward[i, y] + pairwise[i, x, y] - top[i, x]) / total[i, x]`` is the transition
+    ``p(x_{i+1} = y | x_i = x)``. In this order rows sum to one at any size of the scores.
+
+    Attributes:
+      first: log potential of all after ``x_0``, as a function of ``x_0``, shifted, [L].
+      inward: log potential of ``x_{i+1}`` and all after it, shifted, [N-1, L].
+      top: largest ``inward[i] + pairwise[i, x]`` of each row; 0 where all is forbidden, [N-1, L].
+      total: sum of the row's exponentials; 0 where ``x_i`` has no way on and in padding, [N-1, L].
+      shift: what each step subtracted from its message, [N-1].
+    """
+
+    first: Float[Array, "L"]
+    inward: Float[Array, "N-1 L"]
+    top: Float[Array, "N-1 L"]
+    total: Float[Array, "N-1 L"]
+    shift: Float[Array, "N-1"]
+
+
+def backward(
+    unary: Float[Array, "N L"],
+    pairwise: Float[Array, "N-1 L L"],
+    length: Int[Array, ""] | None,
+) -> BackwardPass:
+    """The backward pass of the given log potentials (temperature 1); one scan of O(N L^2).
+
+    Renormalised at each step; has no derivative rule of its own, see :func:`infer`.
+    """
     num_variables, num_states = unary.shape
 
-    def backward(message, i):
-        # The log potential of all that comes after i, as a function of x_i. The matrix is sliced
-        # from the closed-over array: under vmap a scanned input would first be copied, transposed.
+    def step(message, i):
+        # The matrix is sliced from the closed-over array: under vmap a scanned input would first
+        # be copied, transposed.
         inward = row(unary, i + 1) + message
         scores = inward[None, :] + row(pairwise, i)
         top = numerics.finite_max(scores)
@@ -81,39 +143,9 @@ def infer(
             total = jnp.where(alive, total, 0.0)
         return message, (inward, top, total, shift)
 
-    steps = jnp.arange(num_variables - 1)
     last = jnp.zeros(num_states, unary.dtype)
-    first, (inward, top, total, shift) = lax.scan(backward, last, steps, reverse=True)
-    per_total = numerics.divide(jnp.ones((), total.dtype), total)  # 0: no way on, or padding
-
-    scores = unary[0] + first
-    log_total = numerics.logsumexp(scores)
-    initial = numerics.softmax(scores)
-
-    def forward(p, inputs):
-        # Exponentials once more: arithmetic is cheaper than an [N-1, L, L] array to keep them in.
-        i, inward, top, per_total = inputs
-        weights = jnp.exp((inward[None, :] + row(pairwise, i)) - top[:, None])
-        p = jnp.sum(weights * (p * per_total)[:, None], axis=0)
-        return p, p
-
-    _, later = lax.scan(forward, initial, (steps, inward, top, per_total))
-    # Rounding only changes the sums by a little at each step, so it is enough to repair them here.
-    later = later * numerics.divide(jnp.ones((), later.dtype), jnp.sum(later, -1, keepdims=True))
-    marginals = jnp.concatenate([initial[None], later])
-
-    # In this order rows sum to one at any size of the scores: top + log(total) would lose the log.
-    exponent = (inward[:, None, :] + pairwise) - top[:, :, None]
-    log_transition = exponent + numerics.log(per_total)[:, :, None]
-    return MarkovChain(
-        log_partition=log_total + jnp.sum(shift),
-        unary=marginals,
-        pairwise=jnp.exp(exponent) * (marginals[:-1] * per_total)[:, :, None],
-        # Ends in exp on purpose: XLA then keeps one array for this, not exp's input too.
-        transition=jnp.exp(log_transition),
-        log_initial=scores - jnp.where(log_total == -jnp.inf, 0.0, log_total),
-        log_transition=log_transition,
-    )
+    first, steps = lax.scan(step, last, jnp.arange(num_variables - 1), reverse=True)
+    return BackwardPass(first, *steps)
 
 
 @infer.defjvp
