@@ -5,7 +5,7 @@ r"""The paper's synthetic example: a GASN learns to write 11111 (§4 and its Fig
 The set-up is the paper's: strings of five 1s, z uniform on (0, 1)^2, 10 tanh units in both
 networks, epsilon = 0.1, m = 10; a step is one gradient descent on w, then one ascent on theta, of
 Equation 1 as printed (saturating), with a penalty on 1/2 ||w||^2. 100 seeds train side by side.
-One liberty: each player's gradient has m noise vectors of its own. Where the paper is silent:
+Where the paper is silent:
 kernels start LeCun-normal and biases zero (Flax's defaults), and what else it leaves open is
 ``--config.setting``:
 
@@ -81,7 +81,7 @@ class Config(loop.LoopConfig):
     log_every: int = 10
     # Independent runs, trained side by side; `seed` picks the whole set.
     num_seeds: int = 100
-    # Real strings of a step, and noise vectors of each player, m.
+    # Real strings of a step, and noise vectors, m.
     batch_size: int = 10
     # The paper's epsilon.
     temperature: float = 0.1

@@ -152,17 +152,16 @@ def train_step(
     Args:
       config: the system.
       state: before the step.
-      batch: m real examples; as many are generated, anew for each player, with their lengths.
+      batch: m real examples; as many are generated, with their lengths. Both players see these.
       key: of this step.
 
     Returns:
       The state after the step, and metrics: ``objective`` (Equation 3 with its penalties),
       ``real_probability`` and ``fake_probability`` (mean D of both kinds).
     """
-    discriminator_key, generator_key = jax.random.split(key)
     real = jax.nn.one_hot(batch.states, config.num_states)
-    fake = _generate(
-        config, state.generator, discriminator_key, batch.lengths, differentiable=False
+    fake, pull_back = jax.vjp(
+        lambda params: _generate(config, params, key, batch.lengths), state.generator
     )
     gradient, metrics = jax.grad(_discriminator_objective, 1, has_aux=True)(
         config, state.discriminator, real, fake
@@ -174,14 +173,14 @@ def train_step(
         state.discriminator,
     )
 
-    def generator_objective(params):
-        fake = _generate(config, params, generator_key, batch.lengths)
+    def generator_objective(fake):
         fake_logits = jax.vmap(lambda x: logit(config, discriminator, x))(fake)
         return adversarial.GENERATOR_LOSSES[config.loss](fake_logits)
 
+    (gradient,) = pull_back(jax.grad(generator_objective)(fake))
     generator, generator_optimizer = _descend(
         _optimizer(config, config.generator_rate),
-        jax.grad(generator_objective)(state.generator),
+        gradient,
         state.generator_optimizer,
         state.generator,
     )
@@ -282,7 +281,7 @@ def beliefs(
     return jax.vmap(one)(noise(config, key, lengths.shape[0]), lengths)
 
 
-def _generate(config, params, key, lengths, *, differentiable=True):
+def _generate(config, params, key, lengths):
     """What the discriminator sees of the generator, [m, N, L]."""
     noise_key, chain_key = jax.random.split(key)
 
@@ -292,8 +291,6 @@ def _generate(config, params, key, lengths, *, differentiable=True):
             return smoothed_generator(config, *scores, length)
         drawn = _draw(config, key, jax.lax.stop_gradient(scores), length)
         drawn = jax.nn.one_hot(drawn, config.num_states)
-        if not differentiable:
-            return drawn
         p = smoothed_generator(config, *scores, length)
         # The difference is exactly zero: what is seen is the sample.
         return drawn + (p - jax.lax.stop_gradient(p))

@@ -102,8 +102,9 @@ def literal_beliefs(config, theta, z):
 def literal_step(config, state, batch, key):
     """Equation 1 plus the penalty, descended in w, then ascended in theta, by autodiff."""
 
-    def equation_1(w, theta, key):
-        z = gasn.noise(config, jax.random.split(key)[0], M)
+    z = gasn.noise(config, jax.random.split(key)[0], M)
+
+    def equation_1(w, theta):
         fake = jnp.stack([literal_beliefs(config, theta, z[i]) for i in range(M)])
         real = jnp.asarray(np.eye(config.num_states))[batch.states]
 
@@ -113,15 +114,14 @@ def literal_step(config, state, batch, key):
 
         return jnp.mean(-jnp.log(d(real)) - jnp.log(1 - d(fake)))
 
-    def regularised(w, theta, key):
+    def regularised(w, theta):
         squares = [jnp.sum(leaf**2) for leaf in jax.tree.leaves(w)]
-        return equation_1(w, theta, key) + config.weight_decay / 2 * sum(squares)
+        return equation_1(w, theta) + config.weight_decay / 2 * sum(squares)
 
-    keys = jax.random.split(key)
     w, theta = state.discriminator, state.generator
-    objective, slope = jax.value_and_grad(regularised)(w, theta, keys[0])
+    objective, slope = jax.value_and_grad(regularised)(w, theta)
     w = jax.tree.map(lambda p, g: p - config.discriminator_rate * g, w, slope)
-    slope = jax.grad(equation_1, 1)(w, theta, keys[1])
+    slope = jax.grad(equation_1, 1)(w, theta)
     theta = jax.tree.map(lambda p, g: p + config.generator_rate * g, theta, slope)
     return w, theta, objective
 
@@ -334,7 +334,7 @@ def test_noise_is_what_the_config_says():
 def test_the_objective_holds_both_penalties():
     state, batch = problem(OTHER)
     _, metrics = step(OTHER, state, batch, KEY)
-    fake = generate(OTHER, state.generator, jax.random.split(KEY)[0], batch.lengths)
+    fake = generate(OTHER, state.generator, KEY, batch.lengths)
     real = jax.nn.one_hot(batch.states, L)
 
     def logit_fn(x):
@@ -350,7 +350,7 @@ def test_the_objective_holds_both_penalties():
 def test_metrics_are_the_discriminators_mean_answers():
     state, batch = problem(PLAIN)
     _, metrics = step(PLAIN, state, batch, KEY)
-    fake = generate(PLAIN, state.generator, jax.random.split(KEY)[0], batch.lengths)
+    fake = generate(PLAIN, state.generator, KEY, batch.lengths)
     for name, x in (("real", jax.nn.one_hot(batch.states, L)), ("fake", fake)):
         logits = jax.vmap(lambda x: gasn.logit(PLAIN, state.discriminator, x))(x)
         wanted = np.mean(1 / (1 + np.exp(-np.asarray(logits))))
