@@ -12,7 +12,7 @@ defined at import, so a notebook imports `train` and `Config` and calls them.
 |-----------|-----------------------------------------------------------------------------------|
 | 0         | done                                                                              |
 | 1         | a defect: please report the traceback                                             |
-| 2         | a bad flag or config value, or missing data                                       |
+| 2         | a bad flag or config value, missing data or a missing package                     |
 | 3         | NaN or Inf in a metric or the state; the checkpoints are those of finite steps    |
 | 4         | workdir or checkpoints: full, read-only, in use, of another config, all damaged   |
 | 130       | stopped by Ctrl-C; the same command resumes                                       |
@@ -72,6 +72,8 @@ def _exit_code(main_fn: Callable[[Config, str], Any], config: Config, workdir: s
         return _say("interrupted outside training", _CTRL_C)
     except FileNotFoundError as error:
         return _say(f"missing file: {error.filename or error}", _BAD_FLAG)
+    except ModuleNotFoundError as error:
+        return _say(f"{error}; experiments need the extra gasn_jax[experiments]", _BAD_FLAG)
     except locate.DataError as error:
         return _say(error, _BAD_FLAG)
     except OSError as error:

@@ -43,7 +43,7 @@ import numpy as np
 from absl import logging
 
 from experiments import common, gasn
-from gasn_jax.training import loop
+from gasn_jax.training import loop, pictures
 from gasn_jax.training.errors import require
 
 # Statistic -> the title of its panel.
@@ -54,13 +54,13 @@ _PANELS = {
     "words": "share of samples that are real words",
 }
 _STATISTICS = (*_PANELS, "distinct_words")
-# Arm -> whether it has pairwise scores, and its colour.
-_ARMS = {"structured": (True, "#0072B2"), "independent": (False, "#D55E00")}
-# Reference row -> its label and line.
+# Arm -> whether it has pairwise scores.
+_ARMS = {"structured": True, "independent": False}
+# Reference row -> its label.
 _REFERENCES = {
-    "train": ("training data", "-"),
-    "first_order": ("counting, first order", "--"),
-    "independent": ("counting, independent letters", ":"),
+    "train": "training data",
+    "first_order": "counting, first order",
+    "independent": "counting, independent letters",
 }
 
 
@@ -119,12 +119,12 @@ def train(config: Config, directory: str) -> dict[str, dict[int, gasn.Evaluation
     """
     study: dict[str, dict[int, gasn.Evaluation]] = {arm: {} for arm in _ARMS}
     for noise_dim in config.noise_dims:
-        for arm, (pairwise, _) in _ARMS.items():
+        for arm, pairwise in _ARMS.items():
             folder = os.path.join(directory, f"{arm}-{noise_dim}")
             run = config.of_run(noise_dim, pairwise=pairwise)
             study[arm][noise_dim] = gasn.train(run, folder)
     _write_table(directory, study)
-    _save_figure(os.path.join(directory, "study.png"), study)
+    _save_figure(os.path.join(directory, "figure.png"), study)
     return study
 
 
@@ -154,29 +154,17 @@ def _write_table(directory: str, study: dict[str, dict[int, gasn.Evaluation]]) -
 
 def _save_figure(path: str, study: dict[str, dict[int, gasn.Evaluation]]) -> None:
     """Draws mean and standard deviation over the seeds, a panel for each statistic."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(9.6, 6.8), layout="constrained")
-    FigureCanvasAgg(figure)
-    axes = figure.subplots(2, 2).ravel()
-    for axis, (statistic, title) in zip(axes, _PANELS.items(), strict=True):
+    noise_dims, references = zip(*study["structured"].items(), strict=True)
+    panels: dict[str, dict[str, pictures.Curve]] = {}
+    for statistic, title in _PANELS.items():
+        panels[title] = {}
         for arm, runs in study.items():
             values = [evaluation["samples"][statistic] for evaluation in runs.values()]
             mean, spread = np.mean(values, 1), np.array([gasn.spread(row) for row in values])
-            places, colour = np.arange(len(runs)), _ARMS[arm][1]
-            axis.plot(places, mean, marker="o", color=colour, label=f"{arm} generator")
-            axis.fill_between(places, mean - spread, mean + spread, color=colour, alpha=0.2)
-        references = next(iter(study["structured"].values()))
-        for name, (label, style) in _REFERENCES.items():
-            height = references[name][statistic][0]
-            axis.axhline(height, color="0.35", linestyle=style, linewidth=1, label=label)
-        axis.set_xticks(places, [str(noise_dim) for noise_dim in study["structured"]])
-        axis.set(xlabel="noise dimension", title=title)
-        axis.set_ylim(bottom=0)
-        axis.grid(alpha=0.3)
-    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=3)
-    figure.savefig(path, dpi=120, metadata={"Software": None})
+            panels[title][f"{arm} generator"] = (mean, mean - spread, mean + spread)
+        for name, label in _REFERENCES.items():
+            panels[title][label] = np.array([row[name][statistic][0] for row in references])
+    pictures.save_panels(path, noise_dims, panels, xlabel="noise dimension", logx=True)
 
 
 if __name__ == "__main__":

@@ -47,7 +47,7 @@ def load(*, threshold: int = 8) -> Digits:
 
     Raises:
       ValueError: ``threshold`` is outside 1..16.
-      ImportError: scikit-learn is not installed; names the extra that brings it.
+      ModuleNotFoundError: scikit-learn is not installed; the extra ``experiments`` brings it.
 
     Reference: E. Alpaydin and C. Kaynak, "Optical Recognition of Handwritten Digits", UCI Machine
     Learning Repository, 1998.
@@ -56,10 +56,9 @@ def load(*, threshold: int = 8) -> Digits:
         raise ValueError(f"threshold must be in 1..16, got {threshold}")
     try:
         from sklearn import datasets
-    except ImportError as error:
-        raise ImportError(
-            "the digits are bundled with scikit-learn, which is not installed: "
-            "pip install 'gasn_jax[experiments]'"
+    except ModuleNotFoundError as error:
+        raise ModuleNotFoundError(
+            "the digits come with scikit-learn, which is not installed"
         ) from error
     grey_levels, digits = datasets.load_digits(return_X_y=True)
     images = (np.reshape(grey_levels, (-1, HEIGHT, WIDTH)) >= threshold).astype(np.int32)

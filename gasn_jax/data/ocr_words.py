@@ -21,6 +21,7 @@ MIT, 1995; B. Taskar, C. Guestrin, D. Koller, "Max-Margin Markov Networks", NIPS
 
 import gzip
 import os
+import zipfile
 import zlib
 from collections.abc import Iterable
 from pathlib import Path
@@ -283,6 +284,10 @@ def _read_fields(path: str | os.PathLike) -> dict[str, np.ndarray]:
     fields: dict[str, np.ndarray] = {}
     name = _FIELDS[0]
     with open(path, "rb") as file:
+        # Else numpy takes the file for a pickle, and says so.
+        if not zipfile.is_zipfile(file):
+            raise locate.DataError(f"{path}: is not an .npz archive")
+        file.seek(0)
         try:
             with np.load(file, allow_pickle=False) as archive:
                 for name in _FIELDS:

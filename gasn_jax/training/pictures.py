@@ -131,27 +131,53 @@ def save_curves(
       ValueError: if a curve has another length than `x`.
     """
     x = np.asarray(x)
-    columns: dict[str, np.ndarray] = {xlabel: x}
     with _figure(path, 6.4, 4.0) as figure:
         axis = figure.subplots()
-        for (name, curve), colour in zip(curves.items(), _cycle(_COLOURS), strict=False):
-            mean, *band = curve if isinstance(curve, tuple) else (curve,)
-            marker = "o" if len(x) <= _FEW else ""
-            axis.plot(x, mean, label=name, color=colour, marker=marker, markersize=4)
-            columns[name] = np.asarray(mean)
-            if band:
-                axis.fill_between(x, *band, color=colour, alpha=0.18, linewidth=0)
-                columns |= {f"{name} low": band[0], f"{name} high": band[1]}
+        _draw_curves(axis, x, curves, logx=logx)
         axis.set(xlabel=xlabel, ylabel=ylabel, title=title)
-        if logx:
-            axis.set_xscale("symlog", linthresh=1)
-        if logx and len(x) <= _FEW:
-            axis.set_xticks(x, [f"{value:g}" for value in x])
         if logy:
             axis.set_yscale("log")
         if len(curves) > 1:
             axis.legend()
-    _save_csv(path, columns)
+    _save_csv(path, {xlabel: x} | _curve_columns(curves))
+
+
+def save_panels(
+    path: _Path,
+    x: Any,
+    panels: Mapping[str, Mapping[str, Curve]],
+    *,
+    xlabel: str,
+    columns: int = 2,
+    logx: bool = False,
+) -> None:
+    """Writes a PNG of several plots over the same `x`, from 0 upwards, and a CSV with all of them.
+
+    Args:
+      path: the PNG to write; the CSV gets the same name with `.csv`.
+      x: array [n].
+      panels: `{title: curves}`, the curves as in `save_curves`, of the same names in each panel.
+      xlabel: what `x` is, with its unit.
+      columns: plots in a row.
+      logx: logarithmic horizontal axes (linear between -1 and 1, so that 0 has a place).
+
+    Raises:
+      ValueError: if a curve has another length than `x`.
+    """
+    x = np.asarray(x)
+    table: dict[str, np.ndarray] = {xlabel: x}
+    rows = -(-len(panels) // columns)
+    with _figure(path, 4.8 * columns, 3.2 * rows + 0.6) as figure:
+        axes = figure.subplots(rows, columns, squeeze=False).ravel()
+        for axis in axes[len(panels) :]:
+            axis.set_axis_off()
+        for axis, (title, curves) in zip(axes, panels.items(), strict=False):
+            _draw_curves(axis, x, curves, logx=logx)
+            axis.set(xlabel=xlabel, title=title)
+            axis.set_ylim(bottom=0)
+            table |= {f"{title}: {name}": y for name, y in _curve_columns(curves).items()}
+        figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=3)
+    _save_csv(path, table)
 
 
 def save_boxplot(
@@ -210,6 +236,29 @@ def _figure(path: _Path, width: float, height: float) -> Iterator[Any]:
         yield figure
         # Without the version in it, the same numbers give the same file.
         figure.savefig(path, dpi=_DPI, metadata={"Software": None})
+
+
+def _draw_curves(axis: Any, x: np.ndarray, curves: Mapping[str, Curve], *, logx: bool) -> None:
+    for (name, curve), colour in zip(curves.items(), _cycle(_COLOURS), strict=False):
+        mean, *band = curve if isinstance(curve, tuple) else (curve,)
+        marker = "o" if len(x) <= _FEW else ""
+        axis.plot(x, mean, label=name, color=colour, marker=marker, markersize=4)
+        if band:
+            axis.fill_between(x, *band, color=colour, alpha=0.18, linewidth=0)
+    if logx:
+        axis.set_xscale("symlog", linthresh=1)
+    if logx and len(x) <= _FEW:
+        axis.set_xticks(x, [f"{value:g}" for value in x])
+
+
+def _curve_columns(curves: Mapping[str, Curve]) -> dict[str, np.ndarray]:
+    columns = {}
+    for name, curve in curves.items():
+        mean, *band = curve if isinstance(curve, tuple) else (curve,)
+        columns[name] = np.asarray(mean)
+        if band:
+            columns |= {f"{name} low": band[0], f"{name} high": band[1]}
+    return columns
 
 
 def _cycle(items: Sequence[str]) -> Iterator[str]:

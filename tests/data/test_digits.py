@@ -44,9 +44,9 @@ def test_a_threshold_out_of_range_is_refused(threshold):
         digits.load(threshold=threshold)
 
 
-def test_without_scikit_learn_the_error_names_the_extra(monkeypatch):
+def test_without_scikit_learn_the_error_names_it(monkeypatch):
     monkeypatch.setitem(sys.modules, "sklearn", None)
-    with pytest.raises(ImportError, match=r"gasn_jax\[experiments\]"):
+    with pytest.raises(ModuleNotFoundError, match="scikit-learn, which is not installed"):
         digits.load()
 
 

@@ -162,7 +162,7 @@ def test_what_is_no_archive_is_refused(tmp_path):
     path = tmp_path / "bad.npz"
     for content in (b"", b"no archive", b"PK\x03\x04"):
         path.write_bytes(content)
-        with pytest.raises(locate.DataError, match="bad.npz"):
+        with pytest.raises(locate.DataError, match="bad.npz: is not an .npz archive"):
             ocr_words.read_npz(path)
     np.save(path.with_suffix(".npy"), np.arange(3))
     with pytest.raises(locate.DataError, match="bad.npy"):

@@ -3,14 +3,15 @@
 import csv
 import dataclasses
 import json
+import sys
 
 import jax
 import numpy as np
 import pytest
-from absl import flags
 
 from experiments import common, gasn, gasn_words
 from gasn_jax.data import ocr_words
+from tests import command_line
 
 TINY = dict(
     num_steps=4,
@@ -136,7 +137,7 @@ def test_words_runs_every_setting_and_collects_them(data_dir, tmp_path):
         "independent": [0],
     }
     assert len(read_table(tmp_path / "study.csv")) == 3 + 2 * 2
-    assert (tmp_path / "study.png").read_bytes().startswith(b"\x89PNG")
+    assert (tmp_path / "figure.png").read_bytes().startswith(b"\x89PNG")
     for name in ("structured-0", "independent-0"):
         assert (tmp_path / name / "samples.txt").read_text().startswith("real, held out")
     table = {row["row"]: row for row in read_table(tmp_path / "structured-0" / "evaluation.csv")}
@@ -186,7 +187,10 @@ def test_hamming_counts_differences():
     ],
 )
 def test_what_is_wrong_is_one_line_and_exit_2(tmp_path, capsys, arguments, line):
-    assert outcome(gasn, [f"--workdir={tmp_path}/run", *arguments]) == 2
+    assert (
+        command_line.outcome(gasn.train, gasn.Config(), [f"--workdir={tmp_path}/run", *arguments])
+        == 2
+    )
     stderr = capsys.readouterr().err
     assert stderr.startswith(line) and stderr.count("\n") == 1
     assert not (tmp_path / "run").exists()
@@ -196,9 +200,19 @@ def test_a_malformed_data_file_is_one_line_and_exit_2(tmp_path, capsys):
     (tmp_path / "ocr_letters").mkdir()
     (tmp_path / "ocr_letters" / "ocr_letters.npz").write_bytes(b"junk")
     flags = ["--config.dataset=ocr_words", f"--config.data_dir={tmp_path}"]
-    assert outcome(gasn, [f"--workdir={tmp_path}/run", *flags]) == 2
+    assert (
+        command_line.outcome(gasn.train, gasn.Config(), [f"--workdir={tmp_path}/run", *flags]) == 2
+    )
     stderr = capsys.readouterr().err
-    assert "ocr_letters.npz" in stderr and stderr.count("\n") == 1
+    assert "ocr_letters.npz: is not an .npz archive" in stderr and stderr.count("\n") == 1
+
+
+def test_a_missing_package_is_one_line_and_exit_2(tmp_path, capsys, monkeypatch):
+    monkeypatch.setitem(sys.modules, "sklearn", None)
+    assert command_line.outcome(gasn.train, gasn.Config(), [f"--workdir={tmp_path}/run"]) == 2
+    stderr = capsys.readouterr().err
+    assert stderr.startswith("the digits come with scikit-learn, which is not installed; ")
+    assert "gasn_jax[experiments]" in stderr and stderr.count("\n") == 1
 
 
 @pytest.mark.parametrize(
@@ -211,23 +225,14 @@ def test_a_malformed_data_file_is_one_line_and_exit_2(tmp_path, capsys):
     ],
 )
 def test_the_study_refuses_too(tmp_path, capsys, argument, line):
-    assert outcome(gasn_words, [f"--workdir={tmp_path}/run", argument]) == 2
+    assert (
+        command_line.outcome(
+            gasn_words.train, gasn_words.Config(), [f"--workdir={tmp_path}/run", argument]
+        )
+        == 2
+    )
     stderr = capsys.readouterr().err
     assert stderr.startswith(line) and stderr.count("\n") == 1
-
-
-def outcome(experiment, arguments):
-    """The exit code of a command line, in this process."""
-    try:
-        config, directory = common._parse(["experiment", *arguments], experiment.Config())
-        return common._exit_code(experiment.train, config, directory)
-    except SystemExit as exit_:
-        return exit_.code
-    finally:
-        for name in list(flags.FLAGS):
-            if name == "workdir" or name.split(".")[0] == "config":
-                delattr(flags.FLAGS, name)
-        flags.FLAGS.unparse_flags()
 
 
 def test_every_field_has_a_comment():

@@ -10,11 +10,11 @@ from unittest import mock
 import jax
 import numpy as np
 import pytest
-from absl import flags
 
 from experiments import common
 from experiments import gasn_synthetic as synthetic
 from gasn_jax.training import loop, workdir
+from tests import command_line
 from tests.training import toy
 
 TINY = dict(num_seeds=3, num_steps=5, log_every=2, checkpoint_every=4, num_eval=20, batch_size=4)
@@ -106,16 +106,6 @@ def test_a_resumed_run_ends_with_the_same_bits(finished, tmp_path, capsys):
         assert (copy / name).read_bytes() == (path / name).read_bytes(), name
 
 
-@pytest.fixture
-def no_flags_left():
-    """Lets one process parse many command lines."""
-    yield
-    for name in list(flags.FLAGS):
-        if name == "workdir" or name.split(".")[0] == "config":
-            delattr(flags.FLAGS, name)
-    flags.FLAGS.unparse_flags()
-
-
 @pytest.mark.parametrize(
     ("flag", "line"),
     [
@@ -133,12 +123,9 @@ def no_flags_left():
         ("seeds=3", "unknown config field 'seeds'"),
     ],
 )
-def test_a_bad_flag_is_one_line_and_exit_2(tmp_path, capsys, no_flags_left, flag, line):
-    with pytest.raises(SystemExit) as caught:
-        common._parse(
-            ["synthetic", f"--workdir={tmp_path}/run", f"--config.{flag}"], synthetic.Config()
-        )
-    assert caught.value.code == 2
+def test_a_bad_flag_is_one_line_and_exit_2(tmp_path, capsys, flag, line):
+    arguments = [f"--workdir={tmp_path}/run", f"--config.{flag}"]
+    assert command_line.outcome(synthetic.train, synthetic.Config(), arguments) == 2
     stderr = capsys.readouterr().err
     assert stderr.startswith(line) and stderr.count("\n") == 1
 

@@ -1,25 +1,14 @@
 """What a person sees who types an experiment's command, wrongly or rightly."""
 
 import json
-import sys
 
 import pytest
-from absl import flags
 
 from experiments import common
+from tests import command_line
 from tests.training import flagged, toy
 
 FLAGGED = ["-m", "tests.training.flagged"]
-
-
-@pytest.fixture
-def no_flags_left():
-    """Lets one process parse many command lines."""
-    yield
-    for name in list(flags.FLAGS):
-        if name == "workdir" or name.split(".")[0] == "config":
-            delattr(flags.FLAGS, name)
-    flags.FLAGS.unparse_flags()
 
 
 def run(path, *flags):
@@ -50,12 +39,9 @@ def run(path, *flags):
         (["--config.action=missing"], "missing file: "),
     ],
 )
-def test_what_is_wrong_is_one_line_and_exit_2(tmp_path, capsys, no_flags_left, arguments, line):
-    argv = ["flagged", f"--workdir={tmp_path}/run", *arguments]
-    with pytest.raises(SystemExit) as caught:
-        config, workdir = common._parse(argv, flagged.Config())
-        sys.exit(common._exit_code(flagged.main, config, workdir))
-    assert caught.value.code == 2
+def test_what_is_wrong_is_one_line_and_exit_2(tmp_path, capsys, arguments, line):
+    arguments = [f"--workdir={tmp_path}/run", *arguments]
+    assert command_line.outcome(flagged.main, flagged.Config(), arguments) == 2
     stderr = capsys.readouterr().err
     assert stderr.startswith(line)
     assert stderr.endswith("(see --help)\n") and stderr.count("\n") == 1

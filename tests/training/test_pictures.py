@@ -67,6 +67,17 @@ def test_curves_write_their_numbers_beside_them(tmp_path):
     np.testing.assert_array_equal(rows[:, 3], mean * 2)
 
 
+def test_panels_share_their_names_and_write_their_numbers(tmp_path):
+    x, y = np.array([0, 8, 32]), np.array([0.4, 0.2, 0.1])
+    panels = {name: {"ours": (y, y / 2, y * 2), "floor": y / 4} for name in ("a", "b", "c")}
+    pictures.save_panels(tmp_path / "panels.png", x, panels, xlabel="noise", logx=True)
+    assert matplotlib_image.imread(tmp_path / "panels.png").shape[:2] == (840, 1152)
+    header, rows = read_csv(tmp_path / "panels.csv")
+    names = ("ours", "ours low", "ours high", "floor")
+    assert header == ["noise", *(f"{panel}: {name}" for panel in "abc" for name in names)]
+    np.testing.assert_array_equal(rows[:, 1:5], np.stack([y, y / 2, y * 2, y / 4], 1))
+
+
 def test_boxplot_writes_its_numbers_beside_it(tmp_path):
     values = np.random.default_rng(0).random((30, 3))
     pictures.save_boxplot(tmp_path / "box.png", values, ["a", "b", "c"], ylabel="belief")
