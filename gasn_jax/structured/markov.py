@@ -51,6 +51,27 @@ class MarkovChain(NamedTuple):
     log_transition: Float[Array, "N-1 L L"]
 
 
+class BackwardPass(NamedTuple):
+    """What the log-space recursion from the last variable to the first leaves behind.
+
+    ``exp(inward[i, y] + pairwise[i, x, y] - top[i, x]) / total[i, x]`` is the transition
+    ``p(x_{i+1} = y | x_i = x)``. In this order rows sum to one at any size of the scores.
+
+    Attributes:
+      first: log potential of all after ``x_0``, as a function of ``x_0``, shifted, [L].
+      inward: log potential of ``x_{i+1}`` and all after it, shifted, [N-1, L].
+      top: largest ``inward[i] + pairwise[i, x]`` of each row; 0 where all is forbidden, [N-1, L].
+      total: sum of the row's exponentials; 0 where ``x_i`` has no way on and in padding, [N-1, L].
+      shift: what each step subtracted from its message, [N-1].
+    """
+
+    first: Float[Array, "L"]
+    inward: Float[Array, "N-1 L"]
+    top: Float[Array, "N-1 L"]
+    total: Float[Array, "N-1 L"]
+    shift: Float[Array, "N-1"]
+
+
 @jax.custom_jvp
 def infer(
     unary: Float[Array, "N L"],
@@ -94,25 +115,24 @@ def infer(
     )
 
 
-class BackwardPass(NamedTuple):
-    """What the log-space recursion from the last variable to the first leaves behind.
-
-    ``exp(inward[i, y] + pairwise[i, x, y] - top[i, x]) / total[i, x]`` is the transition
-    ``p(x_{i+1} = y | x_i = x)``. In this order rows sum to one at any size of the scores.
-
-    Attributes:
-      first: log potential of all after ``x_0``, as a function of ``x_0``, shifted, [L].
-      inward: log potential of ``x_{i+1}`` and all after it, shifted, [N-1, L].
-      top: largest ``inward[i] + pairwise[i, x]`` of each row; 0 where all is forbidden, [N-1, L].
-      total: sum of the row's exponentials; 0 where ``x_i`` has no way on and in padding, [N-1, L].
-      shift: what each step subtracted from its message, [N-1].
-    """
-
-    first: Float[Array, "L"]
-    inward: Float[Array, "N-1 L"]
-    top: Float[Array, "N-1 L"]
-    total: Float[Array, "N-1 L"]
-    shift: Float[Array, "N-1"]
+@infer.defjvp
+def _infer_jvp(primals, tangents):
+    unary, pairwise, length = primals
+    t_unary, t_pairwise, _ = tangents
+    chain = infer(unary, pairwise, length)
+    # The covariance operator is symmetric. Taking its transpose here gives reverse mode, which
+    # transposes once more, the form with fewer passes over the [N-1, L, L] arrays.
+    product = functools.partial(covariance_product, chain.unary, chain.transition)
+    d_unary, d_pairwise = jax.linear_transpose(product, unary, pairwise)((t_unary, t_pairwise))
+    start, steps = _martingale(chain.unary, chain.transition, t_unary, t_pairwise)
+    return chain, MarkovChain(
+        log_partition=jnp.sum(chain.unary * t_unary) + jnp.sum(chain.pairwise * t_pairwise),
+        unary=d_unary,
+        pairwise=d_pairwise,
+        transition=chain.transition * steps,
+        log_initial=start,
+        log_transition=steps,
+    )
 
 
 def backward(
@@ -146,26 +166,6 @@ def backward(
     last = jnp.zeros(num_states, unary.dtype)
     first, steps = lax.scan(step, last, jnp.arange(num_variables - 1), reverse=True)
     return BackwardPass(first, *steps)
-
-
-@infer.defjvp
-def _infer_jvp(primals, tangents):
-    unary, pairwise, length = primals
-    t_unary, t_pairwise, _ = tangents
-    chain = infer(unary, pairwise, length)
-    # The covariance operator is symmetric. Taking its transpose here gives reverse mode, which
-    # transposes once more, the form with fewer passes over the [N-1, L, L] arrays.
-    product = functools.partial(covariance_product, chain.unary, chain.transition)
-    d_unary, d_pairwise = jax.linear_transpose(product, unary, pairwise)((t_unary, t_pairwise))
-    start, steps = _martingale(chain.unary, chain.transition, t_unary, t_pairwise)
-    return chain, MarkovChain(
-        log_partition=jnp.sum(chain.unary * t_unary) + jnp.sum(chain.pairwise * t_pairwise),
-        unary=d_unary,
-        pairwise=d_pairwise,
-        transition=chain.transition * steps,
-        log_initial=start,
-        log_transition=steps,
-    )
 
 
 def covariance_product(
