@@ -53,19 +53,29 @@ def softmax(x: Float[Array, "..."], axis: int = -1) -> Float[Array, "..."]:
     return divide(weight, jnp.sum(weight, axis=axis, keepdims=True))
 
 
+def log_softmax(x: Float[Array, "..."], axis: int = -1) -> Float[Array, "..."]:
+    """``log softmax(x)``, exact at any size of ``x``; ``-inf`` where all of ``x`` is ``-inf``."""
+    centred = x - jnp.expand_dims(finite_max(x, axis), axis)
+    total = jnp.sum(jnp.exp(centred), axis=axis, keepdims=True)
+    return centred - jnp.log(jnp.where(total > 0, total, 1.0))
+
+
 def scale(
     potentials: Float[Array, "..."], temperature: Float[Array, ""] | float
 ) -> Float[Array, "..."]:
     """``potentials / temperature``, where ``-inf`` stays ``-inf`` with derivative 0 in both.
 
     Raises:
-      ValueError: if ``temperature`` is a Python number <= 0; an array is not checked.
+      ValueError: if ``temperature`` is a Python number that is not > 0, or not representable
+        (normal) in the potentials' dtype; an array is not checked.
     """
-    if isinstance(temperature, numbers.Real) and not float(temperature) > 0:
-        raise ValueError(f"temperature must be > 0, got {temperature}")
-    if isinstance(temperature, numbers.Real) and temperature == 1:
-        return potentials
     potentials = jnp.asarray(potentials, jnp.result_type(potentials, float))
+    dtype = potentials.dtype
+    if isinstance(temperature, numbers.Real):
+        if not float(temperature) >= float(jnp.finfo(dtype).tiny):
+            raise ValueError(f"temperature must be > 0, got {temperature} in {dtype}")
+        if temperature == 1:
+            return potentials
     allowed = potentials != -jnp.inf
-    scaled = jnp.where(allowed, potentials, 0.0) / jnp.asarray(temperature, potentials.dtype)
+    scaled = jnp.where(allowed, potentials, 0.0) / jnp.asarray(temperature, dtype)
     return jnp.where(allowed, scaled, -jnp.inf)

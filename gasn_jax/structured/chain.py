@@ -16,7 +16,7 @@ Every function takes one chain; batch with ``jax.vmap`` and compile with ``jax.j
 
 Floating-point dtypes follow the potentials. Wrong shapes, a Python ``length`` outside 1..N and a
 Python ``temperature`` <= 0 raise ``ValueError`` when the function is called or traced; a traced
-``temperature`` is not checked, and a traced ``length`` above N counts as N.
+``temperature`` is not checked, and a traced ``length`` outside 1..N counts as the nearest in it.
 
 Reference: London and Schwing, "Generative Adversarial Structured Networks", Equations 2, 4, 8-12
 and Algorithm 1. The recursions are in :mod:`gasn_jax.structured.markov`.
@@ -31,7 +31,7 @@ from jax import lax
 from jaxtyping import Array, Float, Int, Key
 
 from gasn_jax import numerics
-from gasn_jax.structured import markov
+from gasn_jax.structured import markov, max_product
 
 Length = int | Int[Array, ""] | None
 Temperature = float | Float[Array, ""]
@@ -77,7 +77,8 @@ def score(
       unary, pairwise, length: the chain, see the module.
 
     Returns:
-      Scalar; ``-inf`` if a state in use lies outside 0..L-1. O(N).
+      Scalar; ``-inf``, with gradient 0, for a forbidden sequence and if a state in use lies
+      outside 0..L-1. O(N).
     """
     unary, pairwise, length = _prepare(unary, pairwise, 1.0, length)
     num_variables, num_states = unary.shape
@@ -89,7 +90,8 @@ def score(
     if length is not None:
         node = jnp.where(jnp.arange(num_variables) < length, node, 0.0)
         edge = jnp.where(jnp.arange(1, num_variables) < length, edge, 0.0)
-    return jnp.sum(node) + jnp.sum(edge)
+    forbidden = jnp.any(node == -jnp.inf) | jnp.any(edge == -jnp.inf)
+    return jnp.where(forbidden, -jnp.inf, jnp.sum(node) + jnp.sum(edge))
 
 
 def log_partition(
@@ -220,39 +222,8 @@ def top_k(
     unary, pairwise, length = _prepare(unary, pairwise, 1.0, length)
     if k < 1:
         raise ValueError(f"k must be >= 1, got {k}")
-    fixed_unary, fixed_pairwise = lax.stop_gradient((unary, pairwise))
-    completion = _best_completions(fixed_unary, fixed_pairwise, length)
-
-    def best(prefix, scores, i):
-        """The k best of all [k, L] one-step extensions: their scores, parents and states."""
-        longer = (prefix[:, None] + scores).reshape(-1)
-        ranked = longer + jnp.tile(completion[i], prefix.shape[0])
-        chosen = lax.top_k(ranked, k)[1]
-        kept = jnp.where(ranked[chosen] > -jnp.inf, longer[chosen], -jnp.inf)  # no dead ends
-        return kept - numerics.finite_max(kept), chosen // unary.shape[1], chosen % unary.shape[1]
-
-    def extend(beam, i):
-        prefix, state = beam
-        scores = markov.row(fixed_pairwise, i)[state]
-        longer, parent, state = best(prefix, scores + fixed_unary[i + 1][None, :], i + 1)
-        if length is not None:
-            alive = i + 1 < length
-            longer = jnp.where(alive, longer, prefix)
-            parent = jnp.where(alive, parent, jnp.arange(k, dtype=jnp.int32))
-        return (longer, state), (parent, state)
-
-    # Before the first variable there is one empty prefix; the other k - 1 do not exist.
-    empty = jnp.full(k, -jnp.inf, unary.dtype).at[0].set(0.0)
-    prefix, _, first = best(empty, jnp.tile(fixed_unary[0], (k, 1)), 0)
-    beam, (parents, later) = lax.scan(extend, (prefix, first), jnp.arange(unary.shape[0] - 1))
-
-    def follow(rank, pointers):
-        parent, state = pointers
-        return parent[rank], state[rank]
-
-    rank, later = lax.scan(follow, jnp.arange(k, dtype=jnp.int32), (parents, later), reverse=True)
-    states = jnp.concatenate([first[rank][None], later]).T.astype(jnp.int32)
-    states = _mask_states(states, beam[0][:, None] > -jnp.inf, length)
+    states, possible = max_product.top_k(*lax.stop_gradient((unary, pairwise)), k, length)
+    states = _mask_states(states, possible[:, None], length)
     return states, jax.vmap(lambda row: score(row, unary, pairwise, length=length))(states)
 
 
@@ -274,7 +245,7 @@ def sample(
 
     Returns:
       States [num_samples, N] int32; a forbidden state is never drawn; an infeasible chain gives
-      -1 throughout. O(N L^2 + num_samples N L).
+      -1 throughout. O((1 + num_samples) N L^2), a small product of matrices a sample and step.
     """
     unary, pairwise, length = _prepare(unary, pairwise, temperature, length)
     unary, pairwise = lax.stop_gradient((unary, pairwise))
@@ -315,13 +286,13 @@ def log_prob(
 
     Returns:
       Scalar; ``-inf`` for a forbidden sequence or a state outside 0..L-1. O(N L^2). The gradient
-      is indicator minus marginals, over the temperature.
+      is indicator minus marginals, over the temperature. A sum of conditional log-probabilities,
+      so nothing cancels when scores are large.
     """
     unary, pairwise, length = _prepare(unary, pairwise, temperature, length)
-    value = score(states, unary, pairwise, length=length)
-    possible = value > -jnp.inf
-    log_z = markov.infer(unary, pairwise, length).log_partition
-    return jnp.where(possible, value - jnp.where(possible, log_z, 0.0), -jnp.inf)
+    possible = score(states, unary, pairwise, length=length) != -jnp.inf
+    safe = jnp.where(possible, jnp.clip(states, 0, unary.shape[1] - 1), 0)
+    return jnp.where(possible, markov.log_prob(unary, pairwise, safe, length), -jnp.inf)
 
 
 def entropy(
@@ -341,7 +312,8 @@ def entropy(
       nothing cancels when scores are large.
     """
     chain = markov.infer(*_prepare(unary, pairwise, temperature, length))
-    return -_expected_log(chain, chain)
+    initial = numerics.multiply_log(chain.unary[0], chain.log_initial)
+    return -jnp.sum(initial) - jnp.sum(numerics.multiply_log(chain.pairwise, chain.log_transition))
 
 
 def kl_divergence(
@@ -361,44 +333,26 @@ def kl_divergence(
       temperature, length: of both, see the module.
 
     Returns:
-      Scalar >= 0 up to rounding; ``inf`` where p allows what q forbids. O(N L^2).
+      Scalar >= 0 up to rounding; ``inf``, with gradient 0, where p allows what q forbids (a state
+      whose probability underflows counts as forbidden by p). O(N L^2).
     """
     _check_shape("other_unary", other_unary, jnp.shape(unary))
     _check_shape("other_pairwise", other_pairwise, jnp.shape(pairwise))
     p = markov.infer(*_prepare(unary, pairwise, temperature, length))
     q = markov.infer(*_prepare(other_unary, other_pairwise, temperature, length))
-    # Differences first: where the two agree, the terms are exactly zero.
-    initial = jnp.where(p.unary[0] > 0, p.log_initial, 0.0) - jnp.where(
-        p.unary[0] > 0, q.log_initial, 0.0
-    )
-    step = jnp.where(p.pairwise > 0, p.log_transition, 0.0) - jnp.where(
-        p.pairwise > 0, q.log_transition, 0.0
-    )
-    return jnp.sum(p.unary[0] * initial) + jnp.sum(p.pairwise * step)
+    # Where p has no mass there is nothing to compare. Differences first: equal terms are exactly 0.
+    reached = (p.unary[:-1, :, None] > 0) & (p.log_transition > -jnp.inf)
+    initial, initial_fits = _log_ratio(p.log_initial, q.log_initial, p.log_initial > -jnp.inf)
+    step, steps_fit = _log_ratio(p.log_transition, q.log_transition, reached)
+    divergence = jnp.sum(p.unary[0] * initial) + jnp.sum(p.pairwise * step)
+    return jnp.where(initial_fits & steps_fit, divergence, jnp.inf)
 
 
-def _expected_log(p: markov.MarkovChain, q: markov.MarkovChain):
-    """``E_p[log q(x)]``, chain rule."""
-    return jnp.sum(numerics.multiply_log(p.unary[0], q.log_initial)) + jnp.sum(
-        numerics.multiply_log(p.pairwise, q.log_transition)
-    )
-
-
-def _best_completions(unary, pairwise, length):
-    """The best score of all that follows each state of each variable, [N, L], up to a shift."""
-
-    def backward(message, i):
-        inward = markov.row(unary, i + 1) + message
-        scores = markov.row(pairwise, i) + inward[None, :]
-        message = jnp.max(scores, axis=-1)
-        message = message - numerics.finite_max(message)
-        if length is not None:
-            message = jnp.where(i + 1 < length, message, 0.0)
-        return message, message
-
-    last = jnp.zeros_like(unary[0])
-    _, earlier = lax.scan(backward, last, jnp.arange(unary.shape[0] - 1), reverse=True)
-    return jnp.concatenate([earlier, last[None]])
+def _log_ratio(log_p, log_q, reached):
+    """``log p - log q`` where p has mass, else 0; and whether q has mass there too."""
+    compared = reached & (log_q > -jnp.inf)
+    ratio = jnp.where(compared, log_p, 0.0) - jnp.where(compared, log_q, 0.0)
+    return ratio, jnp.all(compared == reached)
 
 
 def _inverse_cdf(weights, uniform):
@@ -434,7 +388,7 @@ def _prepare(unary, pairwise, temperature, length):
     unary, pairwise = unary.astype(dtype), pairwise.astype(dtype)
     if length is not None:
         # Whatever stands in the padding, NaN too, must not reach a derivative.
-        length = jnp.minimum(length, num_variables)
+        length = jnp.clip(length, 1, num_variables)
         position = jnp.arange(num_variables)
         unary = jnp.where((position < length)[:, None], unary, 0.0)
         pairwise = jnp.where((position[1:] < length)[:, None, None], pairwise, 0.0)

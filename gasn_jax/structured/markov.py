@@ -86,7 +86,6 @@ def infer(
     first, inward, top, total, shift = backward(unary, pairwise, length)
     per_total = numerics.divide(jnp.ones((), total.dtype), total)  # 0: no way on, or padding
     scores = unary[0] + first
-    log_total = numerics.logsumexp(scores)
     initial = numerics.softmax(scores)
 
     def forward(p, inputs):
@@ -105,12 +104,12 @@ def infer(
     exponent = (inward[:, None, :] + pairwise) - top[:, :, None]
     log_transition = exponent + numerics.log(per_total)[:, :, None]
     return MarkovChain(
-        log_partition=log_total + jnp.sum(shift),
+        log_partition=numerics.logsumexp(scores) + jnp.sum(shift),
         unary=marginals,
         pairwise=jnp.exp(exponent) * (marginals[:-1] * per_total)[:, :, None],
         # Ends in exp on purpose: XLA then keeps one array for this, not exp's input too.
         transition=jnp.exp(log_transition),
-        log_initial=scores - jnp.where(log_total == -jnp.inf, 0.0, log_total),
+        log_initial=numerics.log_softmax(scores),
         log_transition=log_transition,
     )
 
@@ -144,7 +143,6 @@ def backward(
 
     Renormalised at each step; has no derivative rule of its own, see :func:`infer`.
     """
-    num_variables, num_states = unary.shape
 
     def step(message, i):
         # The matrix is sliced from the closed-over array: under vmap a scanned input would first
@@ -163,9 +161,42 @@ def backward(
             total = jnp.where(alive, total, 0.0)
         return message, (inward, top, total, shift)
 
-    last = jnp.zeros(num_states, unary.dtype)
-    first, steps = lax.scan(step, last, jnp.arange(num_variables - 1), reverse=True)
+    # zeros_like, not zeros: inside shard_map the message varies over the mesh as unary does.
+    last = jnp.zeros_like(unary[0])
+    first, steps = lax.scan(step, last, jnp.arange(pairwise.shape[0]), reverse=True)
     return BackwardPass(first, *steps)
+
+
+@jax.custom_jvp
+def log_prob(
+    unary: Float[Array, "N L"],
+    pairwise: Float[Array, "N-1 L L"],
+    states: Int[Array, "N"],
+    length: Int[Array, ""] | None,
+) -> Float[Array, ""]:
+    """``log p(states)`` by the chain rule, for a sequence of finite score; one scan of O(N L^2).
+
+    A sum of conditional log-probabilities: the difference of the score and the log-partition
+    function would lose it where both are large. States are in 0..L-1, in padding too.
+    """
+    first, inward, top, total, _ = backward(unary, pairwise, length)
+    i, here, after = jnp.arange(pairwise.shape[0]), states[:-1], states[1:]
+    exponent = (inward[i, after] + pairwise[i, here, after]) - top[i, here]
+    total = total[i, here]
+    steps = jnp.where(total > 0, exponent - jnp.log(jnp.where(total > 0, total, 1.0)), 0.0)
+    return numerics.log_softmax(unary[0] + first)[states[0]] + jnp.sum(steps)
+
+
+@log_prob.defjvp
+def _log_prob_jvp(primals, tangents):
+    unary, pairwise, states, length = primals
+    t_unary, t_pairwise, _, _ = tangents
+    chain = infer(unary, pairwise, length)
+    picked = jnp.sum(t_unary[jnp.arange(unary.shape[0]), states]) + jnp.sum(
+        t_pairwise[jnp.arange(pairwise.shape[0]), states[:-1], states[1:]]
+    )
+    mean = jnp.sum(chain.unary * t_unary) + jnp.sum(chain.pairwise * t_pairwise)
+    return log_prob(*primals), picked - mean
 
 
 def covariance_product(
@@ -206,7 +237,7 @@ def covariance_matrices(
     """
     num_variables, num_states = marginals.shape
     eye = jnp.eye(num_states, dtype=marginals.dtype)
-    centred = (eye[None] - marginals[:, None, :]) * (marginals[:, :, None] > 0)
+    centred = jnp.where(marginals[:, :, None] > 0, eye[None] - marginals[:, None, :], 0.0)
 
     def step(matrices, j):
         matrices = matrices.at[j].set(centred[j])

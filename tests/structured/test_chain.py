@@ -282,3 +282,31 @@ def test_dtypes_follow_the_potentials_and_not_the_temperature():
     u, w = jnp.zeros((3, 2), jnp.bfloat16), jnp.zeros((2, 2, 2), jnp.bfloat16)
     m = jax.eval_shape(lambda t: chain.marginals(u, w, temperature=t), jnp.float32(0.5))
     assert m.unary.dtype == jnp.bfloat16
+
+
+def test_an_infinite_divergence_has_gradient_zero():
+    p = jnp.zeros((2, 2)), jnp.zeros((1, 2, 2))
+    q = p[0], p[1].at[0, 0, 1].set(-jnp.inf)
+    value, slopes = jax.value_and_grad(chain.kl_divergence, argnums=(0, 1, 2, 3))(*p, *q)
+    assert value == jnp.inf
+    assert all(np.all(np.asarray(slope) == 0) for slope in slopes)
+
+
+def test_mass_that_underflows_still_counts():
+    unary, forbidding = jnp.float32([[0.0, -120.0]]), jnp.float32([[0.0, -jnp.inf]])
+    pairwise = jnp.zeros((0, 2, 2))
+    assert chain.kl_divergence(unary, pairwise, forbidding, pairwise) == jnp.inf
+
+
+@pytest.mark.parametrize("length", [0, -3, 9])
+def test_a_traced_length_out_of_range_counts_as_the_nearest(length):
+    unary, pairwise = jnp.float32([[1.0, 2.0], [0.5, 0.0]]), jnp.zeros((1, 2, 2))
+    got = jax.jit(lambda n: chain.marginals(unary, pairwise, length=n))(length)
+    wanted = chain.marginals(unary, pairwise, length=int(np.clip(length, 1, 2)))
+    jax.tree.map(np.testing.assert_array_equal, got, wanted)
+
+
+def test_a_temperature_that_is_zero_in_the_dtype_is_refused():
+    unary, pairwise = jnp.zeros((2, 2), jnp.float16), jnp.zeros((1, 2, 2), jnp.float16)
+    with pytest.raises(ValueError, match="temperature must be > 0, got 1e-08 in float16"):
+        chain.marginals(unary, pairwise, temperature=1e-8)

@@ -226,3 +226,37 @@ def test_memory_of_the_gradient():
     assert small > 0
     assert double < autodiff
     assert double < 2.3 * small
+
+
+def test_log_probabilities_of_large_scores_are_those_of_float64():
+    rng = np.random.default_rng(5)
+    unary, pairwise = rng.uniform(-1e4, 1e4, (512, 3)), rng.uniform(-1e4, 1e4, (511, 3, 3))
+    narrow = jnp.float32(unary), jnp.float32(pairwise)
+    wide = [np.asarray(x, np.float64) for x in narrow]
+    for temperature in (1.0, 1e-3):
+        states = chain.top_k(*narrow, 2)[0]
+
+        def of(x, states=states, temperature=temperature):
+            return jax.vmap(lambda s: chain.log_prob(s, *x, temperature=temperature))(states)
+
+        with jax.enable_x64(True):
+            exact = np.asarray(of([jnp.asarray(x) for x in wide]))
+        got = of(narrow)
+        assert np.all(got <= 0)
+        np.testing.assert_allclose(got, exact, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("offset", [1e4, 1e7])
+def test_entropy_and_divergence_do_not_feel_a_constant_in_the_scores(offset):
+    unary = jnp.float32(np.random.default_rng(6).integers(-3, 4, (4, 3)))
+    pairwise, shifted = jnp.zeros((3, 3, 3)), unary + jnp.float32(offset)
+    assert jnp.all(shifted - jnp.float32(offset) == unary)  # else the input has lost it already
+    args = (jnp.zeros((4, 3)) + jnp.float32(offset), pairwise)
+    np.testing.assert_allclose(
+        chain.entropy(shifted, pairwise), chain.entropy(unary, pairwise), rtol=1e-6
+    )
+    np.testing.assert_allclose(
+        chain.kl_divergence(shifted, pairwise, *args),
+        chain.kl_divergence(unary, pairwise, jnp.zeros((4, 3)), pairwise),
+        rtol=1e-6,
+    )
