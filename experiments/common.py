@@ -42,6 +42,7 @@ Config = TypeVar("Config")
 
 _BAD_FLAG, _BAD_WORKDIR, _CTRL_C = 2, 4, 130
 _DISK_ERRNOS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM)
+_HELP = {"--help", "-help", "-h", "--helpshort", "--helpfull"}
 _OVERRIDE = re.compile(r"--?(?:no)?config\.([^=]*)")
 _ILLEGAL_VALUE = re.compile(r"flag --config\.([\w.]+)=(.*?): ", re.DOTALL)
 
@@ -85,7 +86,7 @@ def _exit_code(main_fn: Callable[[Config, str], Any], config: Config, workdir: s
 
 def _parse(argv: list[str], default: Config) -> tuple[Config, str]:
     """Returns the config and the workdir; exits on `--help` and on anything unusable."""
-    if {"--help", "-help", "-h", "--helpshort"} & set(argv[1:]):
+    if _HELP & {argument.partition("=")[0] for argument in argv[1:]}:
         sys.stdout.write(_help(default))
         sys.exit(0)
     _refuse_unknown_fields(argv, default)

@@ -68,8 +68,8 @@ _REFERENCES = {
 class Config(loop.LoopConfig):
     # Training steps of each run; there is one run for each noise dimension, with and without
     # pairwise scores.
-    num_steps: int = 1500
-    checkpoint_every: int = 500
+    num_steps: int = 4000
+    checkpoint_every: int = 1000
     # Folder that holds ocr_letters/; empty for the environment variable GASN_DATA, then
     # ../shared/data.
     data_dir: str = ""
@@ -83,24 +83,30 @@ class Config(loop.LoopConfig):
     batch_size: int = 32
     # Examples that are drawn from each model to be compared.
     num_eval_samples: int = 1000
-    # Widths of the hidden layers, here and in all other fields the same with and without
-    # pairwise scores.
+    # Widths of the hidden layers.
     generator_hidden: tuple[int, ...] = (64,)
     discriminator_hidden: tuple[int, ...] = (128,)
     # Neighbours that the discriminator's shared window sees together; 1 for none.
     window: int = 3
     # Weight of the R1 penalty in the discriminator's loss.
-    r1: float = 0.3
-    # Adam's learning rates.
+    r1: float = 1.0
+    # Adam's learning rates with pairwise scores.
     discriminator_rate: float = 3e-3
     generator_rate: float = 3e-3
+    # Adam's learning rates without.
+    independent_discriminator_rate: float = 6e-3
+    # Likewise.
+    independent_generator_rate: float = 1e-2
     # Decay per step of the running mean of the generator's parameters that samples come from.
     average_decay: float = 0.995
 
     def __post_init__(self) -> None:
         super().__post_init__()
         dims = self.noise_dims
-        require(bool(dims) and len(set(dims)) == len(dims), "noise_dims", "different sizes", dims)
+        fine = bool(dims) and len(set(dims)) == len(dims) and min(dims) >= 0
+        require(fine, "noise_dims", "different sizes >= 0", dims)
+        for name in ("independent_discriminator_rate", "independent_generator_rate"):
+            require(getattr(self, name) > 0, name, "> 0", getattr(self, name))
         for noise_dim in dims:
             self.of_run(noise_dim, pairwise=True)
 
@@ -108,6 +114,9 @@ class Config(loop.LoopConfig):
         """Returns the config of one run; its ValueError names the field that is out of range."""
         shared = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
         del shared["noise_dims"]
+        for name in ("discriminator_rate", "generator_rate"):
+            independent = shared.pop(f"independent_{name}")
+            shared[name] = shared[name] if pairwise else independent
         return gasn.Config(dataset="ocr_words", noise_dim=noise_dim, pairwise=pairwise, **shared)
 
 

@@ -13,6 +13,7 @@ Reference: London and Schwing, "Generative Adversarial Structured Networks", Equ
 
 import dataclasses
 import functools
+import math
 from typing import Any, NamedTuple, cast
 
 import jax
@@ -82,11 +83,12 @@ class GASNConfig:
         _require(self.num_states >= 1, "num_states", ">= 1", self.num_states)
         _require(self.noise_dim >= 0, "noise_dim", ">= 0", self.noise_dim)
         _require(self.window >= 1, "window", ">= 1", self.window)
-        _require(self.temperature > 0, "temperature", "> 0", self.temperature)
         for name in ("output_scale", "weight_decay", "r1"):
-            _require(getattr(self, name) >= 0, name, ">= 0", getattr(self, name))
-        for name in ("discriminator_rate", "generator_rate"):
-            _require(getattr(self, name) > 0, name, "> 0", getattr(self, name))
+            value = getattr(self, name)
+            _require(0 <= value < math.inf, name, ">= 0 and finite", value)
+        for name in ("temperature", "discriminator_rate", "generator_rate"):
+            value, (tiny, huge) = getattr(self, name), _FLOAT32_RANGE
+            _require(tiny <= value <= huge, name, "> 0 and within float32", value)
         for name in ("generator_hidden", "discriminator_hidden"):
             widths = getattr(self, name)
             _require(all(width >= 1 for width in widths), name, "widths >= 1", widths)
@@ -388,6 +390,7 @@ def _descend(optimizer, gradient, optimizer_state, params):
     return optax.apply_updates(params, updates), optimizer_state
 
 
+_FLOAT32_RANGE = float(jnp.finfo(jnp.float32).tiny), float(jnp.finfo(jnp.float32).max)
 _CHOICES: dict[str, tuple[str, ...]] = {
     "noise": ("uniform", "normal"),
     "activation": tuple(mlp.ACTIVATIONS),
@@ -400,4 +403,4 @@ _CHOICES: dict[str, tuple[str, ...]] = {
 
 def _require(condition: bool, name: str, wanted: str, got: object) -> None:
     if not condition:
-        raise ValueError(f"{name} must be {wanted}, got {got!r}")
+        raise ValueError(f"{name}: wanted {wanted}, got {got!r}")

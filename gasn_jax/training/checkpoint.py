@@ -118,8 +118,8 @@ class Checkpoints:
           The state with numpy leaves, bitwise as saved, and its step.
 
         Raises:
-          CheckpointError: if steps exist but all are damaged (nothing is removed then), or if an
-            undamaged one holds other leaves than `template`.
+          CheckpointError: if steps exist but all are damaged, or if an undamaged one holds other
+            leaves than `template` or cannot be read. Nothing is removed then.
           WorkdirError: if the directory cannot be read, or a damaged step cannot be removed.
         """
         damaged: dict[int, str] = {}
@@ -164,8 +164,9 @@ class Checkpoints:
         try:
             return self._orbax.restore(path, args=ocp.args.StandardRestore(blank)) if blank else {}
         except Exception as error:
+            # Its files are those that were written: no damage, and nothing to remove.
             reason = str(error).strip().partition("\n")[0][:200]
-            raise _DamagedError(f"state cannot be read: {reason}") from error
+            raise CheckpointError(f"{path} cannot be read: {reason}") from error
 
     def _give_up(self, damaged: Mapping[int, str], *, restored: int) -> None:
         for step in damaged:

@@ -29,7 +29,7 @@ from absl import logging
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from gasn_jax.training.checkpoint import Checkpoints, named_leaves
-from gasn_jax.training.errors import ConfigError, Interrupted, NonFiniteError, require
+from gasn_jax.training.errors import Interrupted, NonFiniteError, require
 from gasn_jax.training.workdir import Workdir
 
 State = TypeVar("State")
@@ -155,6 +155,7 @@ class _Run(Generic[State, Batch, Data]):
         num_steps = self._config.num_steps
         self._workdir.open_metrics(self._step)
         if self._step == num_steps and self._checkpoints.latest_step == num_steps:
+            signals.raise_if_received(f"{self._workdir.path} was finished before")
             return self._state
         logging.info("%s: from step %d of %d", self._workdir.path, self._step, num_steps)
         metrics_shape = _check_shapes(self._problem, self._state, self._key, self._mesh)
@@ -245,7 +246,11 @@ def _data_mesh() -> Mesh | None:
 
 def _batch_shardings(batch: Any, mesh: Mesh) -> Any:
     split, whole = (NamedSharding(mesh, spec) for spec in (PartitionSpec("data"), PartitionSpec()))
-    return jax.tree.map(lambda leaf: split if jnp.ndim(leaf) else whole, batch)
+    return jax.tree.map(lambda leaf: split if _is_divided(leaf, mesh) else whole, batch)
+
+
+def _is_divided(leaf: Any, mesh: Mesh) -> bool:
+    return jnp.ndim(leaf) > 0 and leaf.shape[0] % mesh.size == 0
 
 
 def _check_shapes(
@@ -254,10 +259,11 @@ def _check_shapes(
     """Returns the metrics' shapes after checking the three functions against each other."""
     batch = jax.eval_shape(problem.batch_fn, problem.data, key)
     for name, leaf in named_leaves(batch).items():
-        if mesh and leaf.ndim and leaf.shape[0] % mesh.size:
-            raise ConfigError(
-                f"batch leaf {name}: wanted a leading axis that {mesh.size} devices divide, "
-                f"got {leaf.shape[0]}"
+        if mesh and leaf.ndim and not _is_divided(leaf, mesh):
+            logging.warning(
+                "batch leaf %s: %d devices do not divide its leading axis of %d, "
+                "so each of them computes all of it",
+                *(name, mesh.size, leaf.shape[0]),
             )
     after, metrics = jax.eval_shape(problem.step_fn, state, batch, key)
     old, new = ({k: (v.shape, v.dtype) for k, v in named_leaves(t).items()} for t in (state, after))

@@ -6,6 +6,7 @@ global figure, nothing to close.
 
 import contextlib
 import csv
+import itertools
 import os
 import pathlib
 from collections.abc import Iterator, Mapping, Sequence
@@ -112,7 +113,6 @@ def save_curves(
     ylabel: str,
     title: str = "",
     logx: bool = False,
-    logy: bool = False,
 ) -> None:
     """Writes a PNG of curves over `x`, and a CSV with a column for each.
 
@@ -125,7 +125,6 @@ def save_curves(
       ylabel: what the curves are, with their unit.
       title: a line above the plot.
       logx: logarithmic horizontal axis (linear between -1 and 1, so that 0 has a place).
-      logy: logarithmic vertical axis.
 
     Raises:
       ValueError: if a curve has another length than `x`.
@@ -135,8 +134,6 @@ def save_curves(
         axis = figure.subplots()
         _draw_curves(axis, x, curves, logx=logx)
         axis.set(xlabel=xlabel, ylabel=ylabel, title=title)
-        if logy:
-            axis.set_yscale("log")
         if len(curves) > 1:
             axis.legend()
     _save_csv(path, {xlabel: x} | _curve_columns(curves))
@@ -239,7 +236,7 @@ def _figure(path: _Path, width: float, height: float) -> Iterator[Any]:
 
 
 def _draw_curves(axis: Any, x: np.ndarray, curves: Mapping[str, Curve], *, logx: bool) -> None:
-    for (name, curve), colour in zip(curves.items(), _cycle(_COLOURS), strict=False):
+    for (name, curve), colour in zip(curves.items(), itertools.cycle(_COLOURS), strict=False):
         mean, *band = curve if isinstance(curve, tuple) else (curve,)
         marker = "o" if len(x) <= _FEW else ""
         axis.plot(x, mean, label=name, color=colour, marker=marker, markersize=4)
@@ -259,11 +256,6 @@ def _curve_columns(curves: Mapping[str, Curve]) -> dict[str, np.ndarray]:
         if band:
             columns |= {f"{name} low": band[0], f"{name} high": band[1]}
     return columns
-
-
-def _cycle(items: Sequence[str]) -> Iterator[str]:
-    while True:
-        yield from items
 
 
 def _checked_images(name: str, images: Any) -> np.ndarray:

@@ -15,7 +15,7 @@ import importlib.metadata
 import json
 import os
 import platform
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import IO, Any
 
 import jax
@@ -79,7 +79,8 @@ class Workdir:
         """
         path = os.path.join(self.path, "metrics.jsonl")
         with self._disk_errors():
-            kept = [line for line in _complete_lines(path) if _parse(line)["step"] <= last_step]
+            lines = _complete_lines(path)
+            kept = [line for line in lines if _metrics_row(line, path)["step"] <= last_step]
             _write_atomically(path, "".join(f"{line}\n" for line in kept))
             self._metrics = self._held.enter_context(open(path, "a", encoding="utf-8"))
 
@@ -135,9 +136,10 @@ def read_metrics(path: str | os.PathLike[str]) -> list[dict[str, Any]]:
       path: the run directory.
 
     Raises:
-      WorkdirError: if a line is not JSON.
+      WorkdirError: if a line is not a JSON object with a step.
     """
-    return [_parse(line) for line in _complete_lines(os.path.join(path, "metrics.jsonl"))]
+    path = os.path.join(path, "metrics.jsonl")
+    return [_metrics_row(line, path) for line in _complete_lines(path)]
 
 
 def to_json(value: Any) -> Any:
@@ -169,22 +171,29 @@ def _lock(path: str, owner: str) -> Iterator[None]:
 
 def _complete_lines(path: str) -> list[str]:
     try:
-        with open(path, encoding="utf-8") as file:
+        with open(path, encoding="utf-8", errors="replace") as file:
             return file.read().split("\n")[:-1]  # What follows the last newline is half a line.
     except FileNotFoundError:
         return []
 
 
-def _parse(text: str) -> Any:
+def _parse(text: str, path: str, usable: Callable[[Any], bool]) -> dict[str, Any]:
     try:
-        return json.loads(text)
-    except ValueError as error:
-        raise WorkdirError(f"the run directory holds a line that is not JSON: {text}") from error
+        value = json.loads(text)
+    except ValueError:
+        value = None
+    if not (isinstance(value, dict) and usable(value)):
+        raise WorkdirError(f"{path} is damaged: {text[:80]!r}")
+    return value
 
 
-def _read_json(path: str) -> Any:
-    with open(path, encoding="utf-8") as file:
-        return _parse(file.read())
+def _metrics_row(line: str, path: str) -> dict[str, Any]:
+    return _parse(line, path, lambda row: isinstance(row.get("step"), int))
+
+
+def _read_json(path: str) -> dict[str, Any]:
+    with open(path, encoding="utf-8", errors="replace") as file:
+        return _parse(file.read(), path, bool)
 
 
 def _write_atomically(path: str, text: str) -> None:

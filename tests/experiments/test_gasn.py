@@ -172,13 +172,24 @@ def test_hamming_counts_differences():
     ("arguments", "line"),
     [
         (["--config.noise_dims=3"], "unknown config field 'noise_dims'; did you mean noise_dim?"),
-        (["--config.temperature=0"], "bad config: temperature must be > 0, got 0.0"),
+        (
+            ["--config.temperature=0"],
+            "bad config: temperature: wanted > 0 and within float32, got 0.0",
+        ),
+        (
+            ["--config.temperature=1e-60"],
+            "bad config: temperature: wanted > 0 and within float32, got 1e-60",
+        ),
+        (
+            ["--config.generator_rate=inf"],
+            "bad config: generator_rate: wanted > 0 and within float32, got inf",
+        ),
         (["--config.num_steps=-1"], "bad config: num_steps: wanted 0 to 2**31 - 1, got -1"),
         (["--config.batch_size=0"], "bad config: batch_size: wanted >= 1, got 0"),
         (["--config.num_seeds=0"], "bad config: num_seeds: wanted >= 1, got 0"),
         (["--config.dataset=faces"], "bad config: dataset: wanted one of digits, ocr_words, got"),
         (["--config.held_out=train"], "bad config: held_out: wanted one of validation, test, got"),
-        (["--config.loss=hinge"], "bad config: loss must be one of saturating, non_saturating,"),
+        (["--config.loss=hinge"], "bad config: loss: wanted one of saturating, non_saturating,"),
         (["--config.num_eval_samples=9999"], "num_eval_samples: wanted at most 1197, the training"),
         (
             ["--config.dataset=ocr_words", "--config.data_dir=/nowhere"],
@@ -218,8 +229,18 @@ def test_a_missing_package_is_one_line_and_exit_2(tmp_path, capsys, monkeypatch)
 @pytest.mark.parametrize(
     ("argument", "line"),
     [
-        ("--config.noise_dims=-1", "bad config: noise_dim must be >= 0, got -1"),
-        ("--config.noise_dims=1,1", "bad config: noise_dims: wanted different sizes, got (1, 1)"),
+        (
+            "--config.noise_dims=-1",
+            "bad config: noise_dims: wanted different sizes >= 0, got (-1,)",
+        ),
+        (
+            "--config.independent_generator_rate=0",
+            "bad config: independent_generator_rate: wanted > 0, got 0.0",
+        ),
+        (
+            "--config.noise_dims=1,1",
+            "bad config: noise_dims: wanted different sizes >= 0, got (1, 1)",
+        ),
         ("--config.noise_dim=1", "unknown config field 'noise_dim'; did you mean noise_dims?"),
         ("--config.data_dir=/nowhere", "missing file: data file ocr_letters/ocr_letters.npz"),
     ],

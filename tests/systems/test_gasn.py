@@ -408,13 +408,14 @@ def test_a_fresh_state_shares_no_buffers():
         ("window", 0, ">= 1"),
         ("generator_hidden", (10, 0), "widths >= 1"),
         ("discriminator_hidden", (-1,), "widths >= 1"),
-        ("temperature", 0.0, "> 0"),
-        ("temperature", float("nan"), "> 0"),
-        ("output_scale", -0.1, ">= 0"),
-        ("weight_decay", -1.0, ">= 0"),
-        ("r1", -1.0, ">= 0"),
-        ("discriminator_rate", 0.0, "> 0"),
-        ("generator_rate", -0.1, "> 0"),
+        ("temperature", 0.0, "> 0 and within float32"),
+        ("temperature", 1e-60, "> 0 and within float32"),
+        ("temperature", float("nan"), "> 0 and within float32"),
+        ("output_scale", -0.1, ">= 0 and finite"),
+        ("weight_decay", -1.0, ">= 0 and finite"),
+        ("r1", float("inf"), ">= 0 and finite"),
+        ("discriminator_rate", 0.0, "> 0 and within float32"),
+        ("generator_rate", 1e300, "> 0 and within float32"),
         ("average_decay", 1.0, "in [0, 1)"),
         ("noise", "gaussian", "one of uniform, normal"),
         ("activation", "gelu", "one of tanh, relu, leaky_relu"),
@@ -427,4 +428,4 @@ def test_a_fresh_state_shares_no_buffers():
 def test_a_bad_config_names_field_wanted_and_got(name, value, wanted):
     with pytest.raises(ValueError) as caught:
         gasn.GASNConfig(**{name: value})
-    assert str(caught.value) == f"{name} must be {wanted}, got {value!r}"
+    assert str(caught.value) == f"{name}: wanted {wanted}, got {value!r}"

@@ -172,6 +172,16 @@ def test_a_leaf_that_reached_the_files_wrong_is_named(tmp_path):
     assert "step 2: leaf half fails its checksum" in warning.call_args[0][1]
 
 
+def test_what_cannot_be_read_for_want_of_memory_is_not_damaged(copied):
+    checkpoints = checkpoint.Checkpoints(copied)
+    with (
+        mock.patch.object(checkpoints._orbax, "restore", side_effect=MemoryError("no memory")),
+        pytest.raises(errors.CheckpointError, match="2/state cannot be read: no memory"),
+    ):
+        checkpoints.restore(make_state(0))
+    assert restore(copied)[1] == 2
+
+
 def test_all_damaged_is_an_error_and_nothing_is_removed(copied):
     for step in (1, 2):
         shutil.rmtree(copied / str(step) / "state")

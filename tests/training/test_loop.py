@@ -1,5 +1,6 @@
 """The loop, in this process: what it computes, writes, refuses and survives."""
 
+import shutil
 import signal
 import sys
 import threading
@@ -264,17 +265,32 @@ from tests.training import toy
 assert jax.device_count() == int(sys.argv[2])
 state = toy.train(toy.Config(), sys.argv[1])
 assert all(len(leaf.devices()) == jax.device_count() for leaf in jax.tree.leaves(state))
-try:
-    toy.train(toy.Config(batch_size=12), sys.argv[1] + "-uneven")
-except ValueError as error:
-    print(error)
+toy.train(toy.Config(batch_size=12, num_steps=8), sys.argv[1] + "-uneven")
 """
+
+
+def test_a_signal_while_a_finished_run_is_restored_is_not_lost(finished, tmp_path):
+    shutil.copytree(finished[0], tmp_path / "copy")
+
+    init_fn = toy.init_fn
+
+    def interrupted(key):
+        signal.raise_signal(signal.SIGTERM)
+        return init_fn(key)
+
+    with (
+        mock.patch.object(toy, "init_fn", interrupted),
+        pytest.raises(errors.Interrupted) as caught,
+    ):
+        toy.train(toy.Config(), tmp_path / "copy")
+    assert caught.value.exit_code == 143
 
 
 def test_eight_devices_equal_one(finished, tmp_path):
     flags = {"XLA_FLAGS": "--xla_force_host_platform_device_count=8"}
-    output = toy.run_python(["-c", MESH_PROGRAM, str(tmp_path / "mesh"), "8"], flags).stdout
-    assert "batch leaf inputs: wanted a leading axis that 8 devices divide, got 12" in output
+    result = toy.run_python(["-c", MESH_PROGRAM, str(tmp_path / "mesh"), "8"], flags)
+    assert result.returncode == 0, result.stderr
+    assert "leaf inputs: 8 devices do not divide its leading axis of 12" in result.stderr
     template = jax.eval_shape(toy.init_fn, jax.random.key(0))
     state, _ = checkpoint.Checkpoints(tmp_path / "mesh" / "checkpoints").restore(template)
     for (name, a), b in zip(

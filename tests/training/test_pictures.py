@@ -58,7 +58,6 @@ def test_curves_write_their_numbers_beside_them(tmp_path):
         ylabel="bigram error",
         title="Words",
         logx=True,
-        logy=True,
     )
     assert matplotlib_image.imread(tmp_path / "curves.png").shape[:2] == (480, 768)
     header, rows = read_csv(tmp_path / "curves.csv")

@@ -85,10 +85,20 @@ def test_other_versions_are_told(tmp_path):
     assert 'jax is "0.0.1" there' in warning.call_args[0][1]
 
 
-def test_unreadable_config_is_one_line(tmp_path):
-    (tmp_path / "config.json").write_text("{")
-    with pytest.raises(errors.WorkdirError, match="not JSON"):
+@pytest.mark.parametrize("content", [b"{", b"5", b"{}", b'{"seed": \xff}'])
+@pytest.mark.parametrize("name", ["config.json", "versions.json"])
+def test_damaged_json_is_one_line(tmp_path, name, content):
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(errors.WorkdirError, match=f"{name} is damaged: ") as caught:
         open_and_close(tmp_path, Config())
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("line", [b"5\n", b"{}\n", b'{"step": "\xff"}\n', b"{\n"])
+def test_damaged_metrics_are_one_line(tmp_path, line):
+    (tmp_path / "metrics.jsonl").write_bytes(line)
+    with pytest.raises(errors.WorkdirError, match=r"metrics.jsonl is damaged: "):
+        workdir.read_metrics(tmp_path)
 
 
 def test_path_below_a_file_is_one_line(tmp_path):
