@@ -8,23 +8,11 @@ import torch_struct
 from dynamax.hidden_markov_model import inference as dynamax_inference
 
 
-def calls(unary, pairwise, w_unary, w_pairwise):
-    """Calls by name: unary and pairwise marginals, and the gradient of their product with w.
+def dynamax_calls(unary, pairwise, w_unary, w_pairwise):
+    """Unary and pairwise marginals, and the gradient of their product with w.
 
-    torch-struct knows edges only: unary scores are folded into its edges, and its gradient is
-    that of the edges' product. dynamax takes probabilities: any positive matrices do.
+    dynamax takes probabilities for transitions: any positive matrices do.
     """
-    edges = pairwise + unary[:, 1:, None, :]
-    edges = _to_torch(edges.at[:, 0].add(unary[:, 0, :, None]))
-    weights = _to_torch(w_pairwise)
-
-    def torch_marginals():
-        return torch_struct.LinearChainCRF(edges).marginals
-
-    def torch_gradient():
-        scores = edges.clone().requires_grad_(True)
-        marginals = torch_struct.LinearChainCRF(scores).marginals
-        return torch.autograd.grad((marginals * weights).sum(), scores)[0]
 
     def smoother(unary, pairwise):
         uniform = jnp.full(unary.shape[-1], 1.0 / unary.shape[-1])
@@ -36,15 +24,32 @@ def calls(unary, pairwise, w_unary, w_pairwise):
         return jnp.vdot(p_unary, w_unary) + jnp.vdot(p_pairwise, w_pairwise)
 
     forward, gradient = jax.jit(jax.vmap(smoother)), jax.jit(jax.grad(product, argnums=(0, 1)))
-    dynamax = {
+    return {
         "dynamax": lambda: forward(unary, pairwise),
         "dynamax, gradient": lambda: gradient(unary, pairwise, w_unary, w_pairwise),
     }
-    # Its products of matrices in the log semiring write out N L^3 numbers an example.
+
+
+def torch_struct_calls(unary, pairwise, w_unary, w_pairwise):
+    """The same of edges alone, with unary scores folded into them: torch-struct knows no others.
+
+    Nothing where one of its matrix products in the log semiring, which write out N L^3 numbers an
+    example, would take more than 2 GB.
+    """
+    del w_unary
     if pairwise.nbytes * pairwise.shape[-1] > 2e9:
-        return dynamax
-    return dynamax | {
-        "torch-struct": torch_marginals,
+        return {}
+    edges = pairwise + unary[:, 1:, None, :]
+    edges = _to_torch(edges.at[:, 0].add(unary[:, 0, :, None]))
+    weights = _to_torch(w_pairwise)
+
+    def torch_gradient():
+        scores = edges.clone().requires_grad_(True)
+        marginals = torch_struct.LinearChainCRF(scores).marginals
+        return torch.autograd.grad((marginals * weights).sum(), scores)[0]
+
+    return {
+        "torch-struct": lambda: torch_struct.LinearChainCRF(edges).marginals,
         "torch-struct, gradient": torch_gradient,
     }
 

@@ -11,12 +11,16 @@ import numpy as np
 def rounds(
     calls: Mapping[str, Callable[[], Any]], *, num_rounds: int = 15, num_warmup: int = 2
 ) -> dict[str, float]:
-    """Median wall time of each call, seconds; all are called once a round, in turn."""
+    """Median wall time of each call, seconds; all are called once a round, in random order.
+
+    Random, since a call pays for the memory that the one before it gave back.
+    """
     times: dict[str, list[float]] = {name: [] for name in calls}
+    rng = np.random.default_rng(0)
     for round_number in range(num_warmup + num_rounds):
-        for name, call in calls.items():
+        for name in rng.permutation(list(calls)):
             start = time.perf_counter()
-            jax.block_until_ready(call())
+            jax.block_until_ready(calls[name]())
             if round_number >= num_warmup:
                 times[name].append(time.perf_counter() - start)
     return {name: float(np.median(values)) for name, values in times.items()}
