@@ -5,7 +5,7 @@
 Prints Markdown tables. All figures of a table row come from calls made in turn in one process, as
 medians; float32, compiled, batched with vmap. Memory is XLA's own plan for temporaries. `--peers`
 needs the `benchmarks` extra (torch-struct and dynamax); torch-struct is left out where one of its
-products would take more than 2 GB. About 3 minutes on 2 CPU cores, 6 with peers.
+products would take more than 2 GB. About 1 minute on 2 CPU cores, 3 with peers.
 
 "Autodiff" differentiates the very recursions that the library runs, without its gradient rule;
 "log-alpha-beta" is the textbook pair of log-space recursions, differentiated the same way.
