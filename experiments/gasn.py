@@ -37,7 +37,7 @@ import functools
 import json
 import os
 from collections.abc import Callable, Mapping
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -247,7 +247,7 @@ def _word_statistics(examples, reference, train_part):
     seen = statistics.seen_bigrams(*train_part, **options)
     return {
         "bigram_error": statistics.bigram_error(*both, **options),
-        "unseen_bigrams": statistics.unseen_bigram_rate(*examples, seen),
+        "unseen_bigrams": statistics.unseen_bigram_rate(examples.states, examples.lengths, seen),
         "position_error": statistics.length_unigram_error(*both, **options),
     }
 
@@ -380,7 +380,7 @@ def _save_curves(directory: str) -> None:
 
 
 class _Dataset(NamedTuple):
-    system: dict[str, int | bool]  # fields of GASNConfig that the data fix
+    system: dict[str, Any]  # fields of GASNConfig that the data fix
     load: Callable[[str | None], dict[str, Examples]]
     compare: Callable[[Mapping[str, Examples], str], Callable]
     save_samples: Callable[[str, Examples, Mapping[str, Examples]], None]

@@ -47,7 +47,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Float, Int
 
 from experiments import common
 from gasn_jax.systems import gasn
@@ -147,8 +147,8 @@ def real_strings(config: Config) -> gasn.GASNBatch:
     """The batch of every step, for every seed: nothing but 11111."""
     shape, num_variables = (config.num_seeds, config.batch_size), config.system.num_variables
     return gasn.GASNBatch(
-        states=np.full((*shape, num_variables), _STATE, np.int32),
-        lengths=np.full(shape, num_variables, np.int32),
+        states=jnp.full((*shape, num_variables), _STATE, jnp.int32),
+        lengths=jnp.full(shape, num_variables, jnp.int32),
     )
 
 
@@ -172,8 +172,8 @@ def make_step_fn(config: Config) -> Any:
     return step_fn
 
 
-def is_good(belief: Float[Array, "... N"]) -> Bool[Array, "..."]:
-    """Whether the mean beliefs of all variables have arrived at 1."""
+def is_good(belief: Any) -> Any:
+    """Whether the mean beliefs [..., N] of all variables have arrived at 1, [...]."""
     return (belief >= _THRESHOLD).all(-1)
 
 

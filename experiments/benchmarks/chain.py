@@ -2,7 +2,7 @@
 
     python -m experiments.benchmarks.chain [--peers] [--rounds=15]
 
-Prints Markdown tables. All figures of a table row come from calls made in turn in one process, as
+Prints Markdown tables. All figures of a row come from calls made in random order in one process, as
 medians; float32, compiled, batched with vmap. Memory is XLA's own plan for temporaries. `--peers`
 needs the `benchmarks` extra (torch-struct and dynamax); torch-struct is left out where one of its
 products would take more than 2 GB. About 1 minute on 2 CPU cores, 3 with peers.
@@ -152,7 +152,7 @@ def precision_table(_: int) -> str:
 
 
 def peers_table(num_rounds: int) -> str:
-    """The same marginals, and the gradient of their product with w, in turn with the peers."""
+    """The same marginals, and the gradient of their product with w, by the peers."""
     from experiments.benchmarks import chain_peers
 
     rows = []

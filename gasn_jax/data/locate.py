@@ -50,11 +50,14 @@ def find(relative: str, data_dir: str | os.PathLike | None = None, *, source: st
     Raises:
       MissingDataError: no folder holds the file. Says what is missing, where it was looked for
         and where to get it.
+      DataError: the file may not be read.
     """
     folders = data_dirs(data_dir)
     for folder in folders:
         path = folder / relative
         if path.is_file():
+            if not os.access(path, os.R_OK):
+                raise DataError(f"data file {path}: permission denied")
             return path
     # dict.fromkeys: from the checkout's own root both defaults are the same folder
     searched = ", ".join(dict.fromkeys(os.path.abspath(folder) for folder in folders))

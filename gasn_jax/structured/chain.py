@@ -202,11 +202,7 @@ def argmax(
 def top_k(
     unary: Float[Array, "N L"], pairwise: Float[Array, "N-1 L L"], k: int, *, length: Length = None
 ) -> tuple[Int[Array, "k N"], Float[Array, "k"]]:
-    """The k best distinct sequences, best first.
-
-    One max-product pass backward gives each prefix the score of its best completion; a beam of
-    the k best prefixes by that measure is then exact, since k better prefixes are k better
-    sequences.
+    """The k best distinct sequences, best first: max-product and an exact beam.
 
     Args:
       unary, pairwise, length: the chain, see the module.
@@ -388,7 +384,7 @@ def _prepare(unary, pairwise, temperature, length):
     unary, pairwise = unary.astype(dtype), pairwise.astype(dtype)
     if length is not None:
         # Whatever stands in the padding, NaN too, must not reach a derivative.
-        length = jnp.clip(length, 1, num_variables)
+        length = jnp.clip(jnp.asarray(length), 1, num_variables)
         position = jnp.arange(num_variables)
         unary = jnp.where((position < length)[:, None], unary, 0.0)
         pairwise = jnp.where((position[1:] < length)[:, None, None], pairwise, 0.0)

@@ -63,3 +63,10 @@ def test_a_folder_is_no_data_file(tmp_path):
 def test_a_home_directory_is_expanded(monkeypatch, tmp_path):
     monkeypatch.setenv("HOME", str(tmp_path))
     assert locate.data_dirs("~/sets") == (tmp_path / "sets",)
+
+
+def test_a_file_that_may_not_be_read_is_one_line(monkeypatch, tmp_path):
+    put(tmp_path / "a")
+    monkeypatch.setattr(locate.os, "access", lambda path, mode: False)  # a mode binds no root
+    with pytest.raises(locate.DataError, match=r"data file .*a/set/file: permission denied"):
+        locate.find("set/file", tmp_path / "a", source="")

@@ -4,6 +4,7 @@ import dataclasses
 import functools
 import itertools
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -70,14 +71,12 @@ def problem(config, dtype=np.float32, seed=0):
 
 
 def assert_close(got, wanted, tolerance):
-    assert jax.tree.structure(got) == jax.tree.structure(wanted)
-    for a, b in zip(jax.tree.leaves(got), jax.tree.leaves(wanted), strict=True):
-        assert a.dtype == b.dtype
-        np.testing.assert_allclose(a, b, rtol=0, atol=tolerance)
+    chex.assert_trees_all_equal_dtypes(got, wanted)
+    chex.assert_trees_all_close(got, wanted, rtol=0, atol=tolerance)
 
 
 def assert_same(got, wanted):
-    jax.tree.map(np.testing.assert_array_equal, got, wanted)
+    chex.assert_trees_all_equal(got, wanted)
 
 
 # --- The same mathematics, written out: sums over all strings, no recursions, no shells. ---
