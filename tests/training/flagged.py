@@ -2,7 +2,6 @@
 
 import dataclasses
 import os
-import signal
 
 from experiments import common
 from gasn_jax.training import errors
@@ -47,7 +46,7 @@ def main(config, workdir):
     elif config.action == "defect":
         raise ValueError("a defect")
     elif config.action == "interrupt":
-        signal.raise_signal(signal.SIGINT)
+        raise KeyboardInterrupt
     elif config.action == "diverge":
         raise errors.NonFiniteError("step 3: loss is nan")
     elif config.action == "full":

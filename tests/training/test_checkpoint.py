@@ -147,12 +147,12 @@ def test_fallback_names_step_and_reason_in_one_line_and_frees_the_step(copied):
         assert_bitwise(state, make_state(1))
         checkpoints.save(2, make_state(2))
         assert checkpoints.restore(make_state(0))[1] == 2
-    warning.assert_called_once()
-    line = warning.call_args[0][0] % warning.call_args[0][1:]
+    lines = [call.args[0] % call.args[1:] for call in warning.call_args_list]
     name = data.relative_to(copied / "2")
-    assert line == (
+    # Some versions of Orbax have warnings of their own.
+    assert [line for line in lines if "damaged" in line] == [
         f"removed damaged checkpoints: step 2: file {name} is damaged; resuming from step 1"
-    )
+    ]
 
 
 def test_a_leaf_that_reached_the_files_wrong_is_named(tmp_path):
