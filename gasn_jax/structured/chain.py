@@ -336,7 +336,7 @@ def kl_divergence(
     _check_shape("other_pairwise", other_pairwise, jnp.shape(pairwise))
     p = markov.infer(*_prepare(unary, pairwise, temperature, length))
     q = markov.infer(*_prepare(other_unary, other_pairwise, temperature, length))
-    # Where p has no mass there is nothing to compare. Differences first: equal terms are exactly 0.
+    # Where p has no mass nothing is compared. Differences first, so that equal terms cancel.
     reached = (p.unary[:-1, :, None] > 0) & (p.log_transition > -jnp.inf)
     initial, initial_fits = _log_ratio(p.log_initial, q.log_initial, p.log_initial > -jnp.inf)
     step, steps_fit = _log_ratio(p.log_transition, q.log_transition, reached)

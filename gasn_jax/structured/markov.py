@@ -118,7 +118,7 @@ def infer(
 def _infer_jvp(primals, tangents):
     unary, pairwise, length = primals
     t_unary, t_pairwise, _ = tangents
-    chain = infer(unary, pairwise, length)
+    chain = _with_stored_transitions(infer(unary, pairwise, length))
     # The covariance operator is symmetric. Taking its transpose here gives reverse mode, which
     # transposes once more, the form with fewer passes over the [N-1, L, L] arrays.
     product = functools.partial(covariance_product, chain.unary, chain.transition)
@@ -132,6 +132,14 @@ def _infer_jvp(primals, tangents):
         log_initial=start,
         log_transition=steps,
     )
+
+
+def _with_stored_transitions(chain):
+    """The same chain with marginals from its transitions, which a derivative stores anyway."""
+    source = jnp.zeros_like(chain.unary).at[0].set(jnp.exp(chain.log_initial))
+    marginals = _push_forward(chain.transition, source)
+    marginals = numerics.divide(marginals, jnp.sum(marginals, axis=-1, keepdims=True))
+    return chain._replace(unary=marginals, pairwise=marginals[:-1, :, None] * chain.transition)
 
 
 def backward(
