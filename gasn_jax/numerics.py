@@ -11,7 +11,7 @@ import numbers
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Int
 
 
 def finite_max(x: Float[Array, "..."], axis: int = -1) -> Float[Array, "..."]:
@@ -58,6 +58,19 @@ def log_softmax(x: Float[Array, "..."], axis: int = -1) -> Float[Array, "..."]:
     centred = x - jnp.expand_dims(finite_max(x, axis), axis)
     total = jnp.sum(jnp.exp(centred), axis=axis, keepdims=True)
     return centred - jnp.log(jnp.where(total > 0, total, 1.0))
+
+
+def inverse_cdf(weights: Float[Array, "L n"], uniform: Float[Array, "n"]) -> Int[Array, "n"]:
+    """Per column of [L, n], the first state with a cumulative weight over ``uniform`` of the total.
+
+    A state of weight 0 is never it: its cumulative weight is that of the state before, bit for
+    bit, since both are the same sum. A product, because a scan over states is slow on every device.
+    """
+    weights, num_states = weights.astype(uniform.dtype), weights.shape[0]
+    prefixes = jnp.tril(jnp.ones((num_states, num_states), weights.dtype))
+    cumulative = jnp.matmul(prefixes, weights, precision=jax.lax.Precision.HIGHEST)
+    threshold = (uniform * cumulative[-1])[None, :]
+    return jnp.sum(cumulative[:-1] <= threshold, axis=0)
 
 
 def scale(

@@ -250,14 +250,14 @@ def sample(
     precise = jnp.promote_types(unary.dtype, jnp.float32)
     uniform = jax.random.uniform(key, (unary.shape[0], num_samples), precise)
     initial = numerics.softmax(unary[0] + first)
-    state = _inverse_cdf(jnp.tile(initial[:, None], (1, num_samples)), uniform[0])
+    state = numerics.inverse_cdf(jnp.tile(initial[:, None], (1, num_samples)), uniform[0])
 
     def step(state, inputs):
         # Only the rows that were reached need their exponentials.
         i, inward, top, threshold = inputs
         scores = markov.row(pairwise, i).T.at[:, state].get(mode="promise_in_bounds")
         tops = top.at[state].get(mode="promise_in_bounds")
-        state = _inverse_cdf(jnp.exp((inward[:, None] + scores) - tops[None, :]), threshold)
+        state = numerics.inverse_cdf(jnp.exp((inward[:, None] + scores) - tops[None, :]), threshold)
         return state, state
 
     steps = jnp.arange(unary.shape[0] - 1)
@@ -349,19 +349,6 @@ def _log_ratio(log_p, log_q, reached):
     compared = reached & (log_q > -jnp.inf)
     ratio = jnp.where(compared, log_p, 0.0) - jnp.where(compared, log_q, 0.0)
     return ratio, jnp.all(compared == reached)
-
-
-def _inverse_cdf(weights, uniform):
-    """Per column of [L, n], the first state with a cumulative weight over ``uniform`` of the total.
-
-    A state of weight 0 is never it: its cumulative weight is that of the state before, bit for
-    bit, since both are the same sum. A product, because a scan over states is slow on every device.
-    """
-    weights, num_states = weights.astype(uniform.dtype), weights.shape[0]
-    prefixes = jnp.tril(jnp.ones((num_states, num_states), weights.dtype))
-    cumulative = jnp.matmul(prefixes, weights, precision=lax.Precision.HIGHEST)
-    threshold = (uniform * cumulative[-1])[None, :]
-    return jnp.sum(cumulative[:-1] <= threshold, axis=0)
 
 
 def _mask_states(states, feasible, length):

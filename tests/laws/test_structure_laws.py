@@ -4,7 +4,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from gasn_jax.structured import chain
+from gasn_jax.structured import chain, graph, tree
 from tests.laws.structure import LAWS, Structure
 
 
@@ -85,7 +85,76 @@ def _chain(num_variables, num_states):
     )
 
 
-STRUCTURES = [_chain(4, 3)]
+def _forest(num_variables, num_states, edges):
+    structure = graph.from_edges(num_variables, num_states, edges)
+
+    def random_potentials(rng, forbid):
+        unary = rng.normal(size=(num_variables, num_states))
+        pairwise = rng.normal(size=(len(edges), num_states, num_states))
+        if forbid:
+            # State 0 stays possible everywhere, so the forest stays feasible.
+            unary[rng.integers(num_variables), 1:] = -np.inf
+            mask = rng.random(pairwise.shape) < 0.3
+            mask[:, 0, 0] = False
+            pairwise[mask] = -np.inf
+        return {"unary": unary, "factors": (pairwise,)}
+
+    def infeasible_potentials(rng):
+        potentials = random_potentials(rng, True)
+        part = potentials["unary"] if rng.random() < 0.5 else potentials["factors"][0]
+        part[rng.integers(len(part))] = -np.inf
+        return potentials
+
+    def marginals(u, t):
+        m = tree.marginals(structure, u["unary"], u["factors"], temperature=t)
+        return {"unary": m.unary, "factors": m.factors}
+
+    def elsewhere_rooted(u, t):
+        """The same forest with every variable and factor renamed and turned around."""
+        last = num_variables - 1
+        turned = graph.from_edges(
+            num_variables, num_states, last - structure.factors[0][::-1, ::-1]
+        )
+        pairwise = u["factors"][0][::-1].swapaxes(1, 2)
+        m = tree.marginals(turned, u["unary"][::-1], (pairwise,), temperature=t)
+        return {"unary": m.unary[::-1], "factors": (m.factors[0][::-1].swapaxes(1, 2),)}
+
+    def consistency(m):
+        rows = structure.factors[0]
+        return [
+            (m["factors"][0].sum(2), m["unary"][rows[:, 0]]),
+            (m["factors"][0].sum(1), m["unary"][rows[:, 1]]),
+        ]
+
+    def of(operation):
+        return lambda u, t: operation(structure, u["unary"], u["factors"], temperature=t)
+
+    def sample(key, u, t, num_samples):
+        potentials = u["unary"], u["factors"]
+        return tree.sample(key, structure, *potentials, num_samples=num_samples, temperature=t)
+
+    return Structure(
+        name=f"forest-{num_variables}x{num_states}",
+        num_states=(num_states,) * num_variables,
+        random_potentials=random_potentials,
+        infeasible_potentials=infeasible_potentials,
+        score=lambda x, u: graph.score(structure, x, u["unary"], u["factors"]),
+        log_partition=of(tree.log_partition),
+        marginals=marginals,
+        entropy=of(tree.entropy),
+        argmax=lambda u: tree.argmax(structure, u["unary"], u["factors"]),
+        sample=sample,
+        unary_marginals=lambda m: m["unary"],
+        consistency=consistency,
+        alternatives=(("renamed and turned around", elsewhere_rooted),),
+    )
+
+
+STRUCTURES = [
+    _chain(4, 3),
+    # A star of three, a pair, and a variable alone; factors in both directions.
+    _forest(7, 2, [(1, 0), (0, 2), (3, 0), (6, 5)]),
+]
 
 
 @pytest.mark.parametrize("law", LAWS, ids=lambda law: law.__name__.removeprefix("law_"))
