@@ -24,6 +24,7 @@ import os
 import zipfile
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -96,6 +97,20 @@ class FactorGraph:
     def factor_shapes(self) -> tuple[tuple[int, ...], ...]:
         """The shapes that the potentials of ``factors`` have."""
         return tuple((len(rows), *(self.num_states,) * rows.shape[1]) for rows in self.factors)
+
+
+class Marginals(NamedTuple):
+    """What inference in a graph gives.
+
+    Attributes:
+      log_partition: ``log Z``, scalar.
+      unary: ``p(x_i)``, [N, L].
+      factors: the joint probabilities of each factor's variables, of the potentials' shapes.
+    """
+
+    log_partition: Float[Array, ""]
+    unary: Float[Array, "N L"]
+    factors: Factors
 
 
 def from_edges(

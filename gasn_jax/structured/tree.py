@@ -30,21 +30,6 @@ from gasn_jax.structured import graph as graphs
 Temperature = float | Float[Array, ""]
 
 
-class TreeMarginals(NamedTuple):
-    """Marginals of a tree.
-
-    Attributes:
-      log_partition: ``log Z``, scalar.
-      unary: ``p(x_i)``, [N, L].
-      factors: ``p(x_i, x_j)`` of each factor (i, j), in the graph's order; of the potentials'
-        shapes.
-    """
-
-    log_partition: Float[Array, ""]
-    unary: Float[Array, "N L"]
-    factors: graphs.Factors
-
-
 def log_partition(
     graph: graphs.FactorGraph,
     unary: Float[Array, "N L"],
@@ -63,7 +48,7 @@ def marginals(
     factors: graphs.Factors,
     *,
     temperature: Temperature = 1.0,
-) -> TreeMarginals:
+) -> graphs.Marginals:
     """Marginals of variables and factors, in O(N L^2); all zero if nothing is possible.
 
     The derivative is the covariance form of Equation 12 contracted with the (co)tangent, two more
@@ -72,7 +57,7 @@ def marginals(
     plan, unary, tables = _prepare(graph, unary, factors, temperature)
     result = _infer(graph, unary, tables)
     pairs = () if not factors else (_flipped(plan, result.pairwise),)
-    return TreeMarginals(result.log_partition, result.unary, pairs)
+    return graphs.Marginals(result.log_partition, result.unary, pairs)
 
 
 def argmax(

@@ -4,7 +4,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from gasn_jax.structured import chain, graph, tree
+from gasn_jax.structured import chain, graph, grid, tree
 from tests.laws.structure import LAWS, Structure
 
 
@@ -85,16 +85,18 @@ def _chain(num_variables, num_states):
     )
 
 
-def _forest(num_variables, num_states, edges):
-    structure = graph.from_edges(num_variables, num_states, edges)
+def _pairwise(name, structure, engine, alternatives=(), **options):
+    """A pairwise graph under an exact engine with the functions of ``tree``."""
+    num_variables, num_states = structure.num_variables, structure.num_states
+    num_factors = len(structure.factors[0])
 
     def random_potentials(rng, forbid):
         unary = rng.normal(size=(num_variables, num_states))
-        pairwise = rng.normal(size=(len(edges), num_states, num_states))
+        pairwise = rng.normal(size=(num_factors, num_states, num_states))
         if forbid:
-            # State 0 stays possible everywhere, so the forest stays feasible.
+            # State 0 stays possible everywhere, so the graph stays feasible.
             unary[rng.integers(num_variables), 1:] = -np.inf
-            mask = rng.random(pairwise.shape) < 0.3
+            mask = rng.random(pairwise.shape) < 0.1
             mask[:, 0, 0] = False
             pairwise[mask] = -np.inf
         return {"unary": unary, "factors": (pairwise,)}
@@ -106,17 +108,17 @@ def _forest(num_variables, num_states, edges):
         return potentials
 
     def marginals(u, t):
-        m = tree.marginals(structure, u["unary"], u["factors"], temperature=t)
+        m = engine.marginals(structure, u["unary"], u["factors"], temperature=t, **options)
         return {"unary": m.unary, "factors": m.factors}
 
-    def elsewhere_rooted(u, t):
-        """The same forest with every variable and factor renamed and turned around."""
+    def turned_around(u, t):
+        """The same graph with every variable and factor renamed and turned around."""
         last = num_variables - 1
         turned = graph.from_edges(
             num_variables, num_states, last - structure.factors[0][::-1, ::-1]
         )
         pairwise = u["factors"][0][::-1].swapaxes(1, 2)
-        m = tree.marginals(turned, u["unary"][::-1], (pairwise,), temperature=t)
+        m = engine.marginals(turned, u["unary"][::-1], (pairwise,), temperature=t, **options)
         return {"unary": m.unary[::-1], "factors": (m.factors[0][::-1].swapaxes(1, 2),)}
 
     def consistency(m):
@@ -127,33 +129,52 @@ def _forest(num_variables, num_states, edges):
         ]
 
     def of(operation):
-        return lambda u, t: operation(structure, u["unary"], u["factors"], temperature=t)
+        return lambda u, t: operation(structure, u["unary"], u["factors"], temperature=t, **options)
 
     def sample(key, u, t, num_samples):
-        potentials = u["unary"], u["factors"]
-        return tree.sample(key, structure, *potentials, num_samples=num_samples, temperature=t)
+        return engine.sample(
+            *(key, structure, u["unary"], u["factors"]),
+            **dict(num_samples=num_samples, temperature=t, **options),
+        )
 
     return Structure(
-        name=f"forest-{num_variables}x{num_states}",
+        name=name,
         num_states=(num_states,) * num_variables,
         random_potentials=random_potentials,
         infeasible_potentials=infeasible_potentials,
         score=lambda x, u: graph.score(structure, x, u["unary"], u["factors"]),
-        log_partition=of(tree.log_partition),
+        log_partition=of(engine.log_partition),
         marginals=marginals,
-        entropy=of(tree.entropy),
-        argmax=lambda u: tree.argmax(structure, u["unary"], u["factors"]),
+        entropy=of(engine.entropy),
+        argmax=lambda u: engine.argmax(structure, u["unary"], u["factors"], **options),
         sample=sample,
         unary_marginals=lambda m: m["unary"],
         consistency=consistency,
-        alternatives=(("renamed and turned around", elsewhere_rooted),),
+        alternatives=(("renamed and turned around", turned_around), *alternatives),
     )
+
+
+def _columns_as_rows(u, t):
+    """A 2x3 grid, 4 neighbours, as a 3x2 one."""
+    order = np.arange(6).reshape(2, 3).T.ravel()
+    place = np.argsort(order)
+    turned = graph.from_edges(6, 2, place[graph.grid(2, 3, 2).factors[0]])
+    m = grid.marginals(turned, u["unary"][order], u["factors"], height=3, temperature=t)
+    return {"unary": m.unary[place], "factors": m.factors}
 
 
 STRUCTURES = [
     _chain(4, 3),
     # A star of three, a pair, and a variable alone; factors in both directions.
-    _forest(7, 2, [(1, 0), (0, 2), (3, 0), (6, 5)]),
+    _pairwise("forest", graph.from_edges(7, 2, [(1, 0), (0, 2), (3, 0), (6, 5)]), tree),
+    _pairwise(
+        "grid-2x3",
+        graph.grid(2, 3, 2),
+        grid,
+        alternatives=(("columns as rows", _columns_as_rows),),
+        height=2,
+    ),
+    _pairwise("grid-2x3-diagonal", graph.grid(2, 3, 2, neighbours=8), grid, height=2),
 ]
 
 

@@ -1,0 +1,75 @@
+"""Grids beyond the laws: agreement with chains and trees, sizes, refusals."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from gasn_jax.structured import chain, graph, grid, tree
+
+
+def potentials(structure, seed=0, scale=1.0):
+    rng = np.random.default_rng(seed)
+    shapes = ((structure.num_variables, structure.num_states), *structure.factor_shapes)
+    unary, *factors = (jnp.float32(scale * rng.normal(size=shape)) for shape in shapes)
+    return unary, tuple(factors)
+
+
+def test_a_row_is_a_chain_and_a_column_a_variable_of_it():
+    structure = graph.grid(1, 6, 3)
+    unary, factors = potentials(structure)
+    wanted = chain.marginals(unary, *factors, temperature=0.8)
+    got = grid.marginals(structure, unary, factors, height=1, temperature=0.8)
+    np.testing.assert_allclose(got.unary, wanted.unary, atol=1e-6)
+    np.testing.assert_allclose(got.factors[0], wanted.pairwise, atol=1e-6)
+    structure = graph.grid(6, 1, 3)
+    got = grid.marginals(structure, unary, factors, height=6, temperature=0.8)
+    np.testing.assert_allclose(got.unary, wanted.unary, atol=1e-6)
+    np.testing.assert_allclose(got.factors[0], wanted.pairwise, atol=1e-6)
+
+
+def test_a_grid_without_most_factors_is_a_tree():
+    whole = graph.grid(4, 5, 2)
+    kept = np.isin(np.arange(31), [0, 3, 5, 9, 16, 18, 21, 24, 30])
+    structure = graph.from_edges(20, 2, whole.factors[0][kept])
+    unary, factors = potentials(structure)
+    wanted = tree.marginals(structure, unary, factors)
+    got = grid.marginals(structure, unary, factors, height=4)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=2e-6, rtol=1e-6), got, wanted)
+
+
+def test_a_frustrated_model_of_ten_by_ten():
+    structure = graph.grid(10, 10, 2)
+    spins = jnp.float32([[1.0, -1.0], [-1.0, 1.0]])
+    couplings = jnp.float32(2 * np.random.default_rng(0).normal(size=(180, 1, 1)))
+    unary, factors = jnp.zeros((100, 2)), (couplings * spins[None],)
+    run = jax.jit(lambda t: grid.log_partition(structure, unary, factors, height=10, temperature=t))
+    states, score = jax.jit(lambda: grid.argmax(structure, unary, factors, height=10))()
+    # Both signs of the best assignment are best; the cold limit counts just them.
+    cold = 0.02
+    np.testing.assert_allclose(cold * run(cold), score, rtol=1e-4)
+    assert score < run(1.0) < score + 100 * np.log(2)
+    drawn = grid.sample(
+        jax.random.key(0), structure, unary, factors, height=10, num_samples=4, temperature=cold
+    )
+    for one in drawn:
+        value = graph.score(structure, one, unary, factors)
+        assert score - 1 < value <= score + 1e-3
+
+
+@pytest.mark.parametrize(
+    ("structure", "height", "message"),
+    [
+        (graph.grid(3, 4, 2), 5, "height must divide 12 variables, got 5"),
+        (graph.grid(13, 2, 2), 13, r"a column must have at most 4096 states, got 2\*\*13"),
+        (
+            graph.from_edges(6, 2, [(0, 1), (3, 5)]),
+            2,
+            r"factor 1 must join variables of one or of neighbouring columns, got \(3, 5\)",
+        ),
+        (graph.from_regions(4, 2, [(0, 1, 2)]), 2, r"must join 2 variables, got arities \(3,\)"),
+    ],
+)
+def test_what_is_no_grid_is_refused(structure, height, message):
+    with pytest.raises(ValueError, match=message):
+        grid.log_partition(structure, *potentials(structure), height=height)
