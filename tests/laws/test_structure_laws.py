@@ -96,7 +96,7 @@ def _pairwise(name, structure, engine, alternatives=(), **options):
         if forbid:
             # State 0 stays possible everywhere, so the graph stays feasible.
             unary[rng.integers(num_variables), 1:] = -np.inf
-            mask = rng.random(pairwise.shape) < 0.1
+            mask = rng.random(pairwise.shape) < 0.05
             mask[:, 0, 0] = False
             pairwise[mask] = -np.inf
         return {"unary": unary, "factors": (pairwise,)}
