@@ -13,6 +13,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
+_UNROLL = 32
+
 
 def finite_max(x: Float[Array, "..."], axis: int = -1) -> Float[Array, "..."]:
     """Maximum over ``axis``, with 0 where all entries are ``-inf``; not differentiated.
@@ -64,13 +66,22 @@ def inverse_cdf(weights: Float[Array, "L n"], uniform: Float[Array, "n"]) -> Int
     """Per column of [L, n], the first state with a cumulative weight over ``uniform`` of the total.
 
     A state of weight 0 is never it: its cumulative weight is that of the state before, bit for
-    bit, since both are the same sum. A product, because a scan over states is slow on every device.
+    bit, since both loops add the same numbers in the same order. Unrolled, they are one kernel.
     """
-    weights, num_states = weights.astype(uniform.dtype), weights.shape[0]
-    prefixes = jnp.tril(jnp.ones((num_states, num_states), weights.dtype))
-    cumulative = jnp.matmul(prefixes, weights, precision=jax.lax.Precision.HIGHEST)
-    threshold = (uniform * cumulative[-1])[None, :]
-    return jnp.sum(cumulative[:-1] <= threshold, axis=0)
+    # Behind the barrier the weights are computed once, and not again in each of the two loops.
+    weights = jax.lax.optimization_barrier(weights.astype(uniform.dtype))
+    num_states, none = weights.shape[0], jnp.zeros_like(weights[0])
+    unroll = min(num_states, _UNROLL)
+    total = jax.lax.fori_loop(0, num_states, lambda k, c: c + weights[k], none, unroll=unroll)
+    threshold = uniform * total
+
+    def count(k, carry):
+        cumulative, state = carry
+        cumulative = cumulative + weights[k]
+        return cumulative, state + (cumulative <= threshold)
+
+    start = (none, jnp.zeros_like(none, jnp.int32))
+    return jax.lax.fori_loop(0, num_states - 1, count, start, unroll=unroll)[1]
 
 
 def scale(

@@ -241,7 +241,7 @@ def sample(
 
     Returns:
       States [num_samples, N] int32; a forbidden state is never drawn; an infeasible chain gives
-      -1 throughout. O((1 + num_samples) N L^2), a small product of matrices a sample and step.
+      -1 throughout. O(N L^2 + num_samples N L).
     """
     unary, pairwise, length = _prepare(unary, pairwise, temperature, length)
     unary, pairwise = lax.stop_gradient((unary, pairwise))
@@ -257,6 +257,8 @@ def sample(
         i, inward, top, threshold = inputs
         scores = markov.row(pairwise, i).T.at[:, state].get(mode="promise_in_bounds")
         tops = top.at[state].get(mode="promise_in_bounds")
+        # Kept apart from the gather, which is one number at a time, the exponentials are vectors.
+        scores, tops = lax.optimization_barrier((scores, tops))
         state = numerics.inverse_cdf(jnp.exp((inward[:, None] + scores) - tops[None, :]), threshold)
         return state, state
 
