@@ -69,10 +69,21 @@ class Solver:
 
 
 def iterate(
-    plan: schedules.Plan, solver: Solver, model: sweeps.Model, start: sweeps.Messages
+    plan: schedules.Plan,
+    solver: Solver,
+    model: sweeps.Model,
+    start: sweeps.Messages,
+    *,
+    hard: bool = False,
 ) -> tuple[sweeps.Messages, Int[Array, ""], Float[Array, ""]]:
-    """Sweeps until the messages stand still: messages, number of sweeps, residual."""
-    step = _accelerated(sweeps.make(plan, model, damping=solver.damping), solver.acceleration)
+    """Sweeps until the messages stand still: messages, number of sweeps, residual.
+
+    With ``hard``, maxima instead of sums, and neither acceleration nor Newton's method.
+    """
+    if hard:
+        solver = dataclasses.replace(solver, acceleration=0, num_newton_steps=0, gap_tolerance=0.0)
+    sweep = sweeps.make(plan, model, damping=solver.damping, hard=hard)
+    step = _accelerated(sweep, solver.acceleration)
 
     def some_steps(carry):
         state, _ = carry

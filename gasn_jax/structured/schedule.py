@@ -42,6 +42,7 @@ class Plan(NamedTuple):
     Attributes:
       blocks: in the order of sending; each slot is in one of them.
       whole: all slots and all variables, also those without factors.
+      alone: the variables without factors, and no slots.
       variable: of each slot, [M].
       slots: of each factor, for each arity [arity, F].
       order: the place in ``whole.variables`` of each variable, [N].
@@ -49,6 +50,7 @@ class Plan(NamedTuple):
 
     blocks: tuple[Block, ...]
     whole: Block
+    alone: Block
     variable: Int[np.ndarray, "M"]
     slots: tuple[Int[np.ndarray, "arity F"], ...]
     order: Int[np.ndarray, "N"]
@@ -89,8 +91,9 @@ def plan(graph: FactorGraph, coloured: bool) -> Plan:
         start = stop
     everyone = np.arange(graph.num_variables)
     whole = Block(0, start, tuple(groups), *_incident(variable, everyone))
+    alone = Block(0, 0, (), *_incident(variable[:0], np.setdiff1d(everyone, variable)))
     order = np.argsort(whole.variables).astype(np.int32)
-    return Plan(tuple(blocks), whole, variable, slots, order)
+    return Plan(tuple(blocks), whole, alone, variable, slots, order)
 
 
 @functools.lru_cache(maxsize=64)
@@ -110,7 +113,7 @@ def colours(graph: FactorGraph) -> Int[np.ndarray, "N"]:
 
 def _incident(owners, variables):
     """The variables by degree; for each degree, their slots; and where each slot's variable is."""
-    degree = np.bincount(owners, minlength=variables.max() + 1)[variables]
+    degree = np.bincount(owners, minlength=variables.max(initial=0) + 1)[variables]
     variables = variables[np.argsort(degree, kind="stable")]
     by_owner = np.argsort(owners, kind="stable")
     first = np.searchsorted(owners[by_owner], variables)
@@ -119,6 +122,6 @@ def _incident(owners, variables):
         by_owner[first[degree == size] + np.arange(size)[:, None]].astype(np.int32)
         for size in np.unique(degree)
     )
-    place = np.empty(variables.max() + 1, np.int32)
+    place = np.empty(variables.max(initial=0) + 1, np.int32)
     place[variables] = np.arange(len(variables))
     return variables.astype(np.int32), incident, place[owners]

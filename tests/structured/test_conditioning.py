@@ -5,7 +5,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from gasn_jax.structured import conditioning, enumeration
+from gasn_jax.structured import belief_propagation, conditioning, counting, enumeration, graph
+from gasn_jax.structured import grid as grids
+from gasn_jax.structured import tree as trees
 
 EDGES = ((0, 1), (1, 2), (0, 2))
 STATES = (2, 2, 2)
@@ -55,6 +57,67 @@ def test_a_loop_with_a_triple_factor_equals_autodiff():
     assert np.abs(actual[0]).max() > 0.05
     assert actual[1]["all"].shape == (3, 2, 2, 2, 2)
     assert (actual[0][1] == 0).all() and (actual[1]["01"][..., 0, 1] == 0).all()
+
+
+def potentials(structure):
+    rng = np.random.default_rng(2)
+    shapes = ((structure.num_variables, structure.num_states), *structure.factor_shapes)
+    unary, *factors = (jnp.asarray(rng.normal(size=shape)) for shape in shapes)
+    return unary.at[1, 0].set(-jnp.inf), tuple(factors)
+
+
+ENGINES = {
+    "tree": (graph.tree(2, [-1, 0, 0, 1, 1]), trees.marginals),
+    "grid": (
+        graph.grid(2, 3, 2),
+        lambda structure, unary, factors: grids.marginals(structure, unary, factors, height=2),
+    ),
+    "belief propagation in a tree": (
+        graph.tree(2, [-1, 0, 0, 1, 1]),
+        lambda structure, unary, factors: belief_propagation.marginals(
+            *(structure, unary, factors),
+            counting=counting.bethe(structure),
+            solver=belief_propagation.Solver(tolerance=1e-13),
+        ),
+    ),
+}
+
+
+@pytest.mark.usefixtures("x64")
+@pytest.mark.parametrize("name", ENGINES)
+def test_any_engine_that_is_exact_gives_the_covariance(name):
+    structure, marginals = ENGINES[name]
+    unary, factors = potentials(structure)
+
+    def run(unary, factors):
+        result = marginals(structure, unary, factors)
+        return result.unary, result.factors
+
+    actual = jax.jit(lambda u, f: conditioning.covariance(run, u, f, chunk_size=4))(unary, factors)
+    wanted = jax.jit(jax.jacobian(lambda u, f: run(u, f)[0], argnums=(0, 1)))(unary, factors)
+    assert jax.tree.structure(actual) == jax.tree.structure(wanted)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-10), actual, wanted)
+    assert np.abs(actual[1][0]).max() > 0.02
+
+
+@pytest.mark.usefixtures("x64")
+def test_of_approximate_marginals_it_is_another_approximation():
+    """Conditioned beliefs are not the derivative of beliefs, where these are not exact."""
+    structure = graph.grid(2, 3, 2)
+    unary, factors = potentials(structure)
+
+    def run(unary, factors):
+        result = belief_propagation.marginals(structure, unary, factors)
+        return result.unary, result.factors
+
+    def exact_run(u):
+        return grids.marginals(structure, u, factors, height=2).unary
+
+    exact = jax.jit(jax.jacobian(exact_run))(unary)
+    conditioned = jax.jit(lambda u: conditioning.covariance(run, u, factors)[0])(unary)
+    implicit = jax.jit(jax.jacobian(lambda u: run(u, factors)[0]))(unary)
+    errors = [float(jnp.max(jnp.abs(x - exact))) for x in (conditioned, implicit)]
+    assert all(1e-3 < error < 0.2 for error in errors) and abs(errors[0] - errors[1]) > 1e-3
 
 
 def test_wrong_arguments_raise_with_the_reason():
