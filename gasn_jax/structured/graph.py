@@ -227,6 +227,20 @@ def clamp(unary: Float[Array, "N L"], evidence: Int[Array, "N"]) -> Float[Array,
     return jnp.where(allowed, unary, -jnp.inf)
 
 
+def pairwise_potentials(
+    graph: FactorGraph, unary: Float[Array, "N L"], factors: Factors
+) -> tuple[Float[Array, "N L"], Float[Array, "F L L"]]:
+    """The potentials of a graph without larger factors, of one dtype; F = 0 without any factor.
+
+    Raises:
+      ValueError: at trace time, for shapes that are not the graph's.
+    """
+    check_shapes(graph, unary, factors)
+    dtype = jnp.result_type(unary, *factors, float)
+    none = jnp.zeros((0, graph.num_states, graph.num_states), dtype)
+    return jnp.asarray(unary, dtype), jnp.asarray(factors[0], dtype) if factors else none
+
+
 def check_shapes(graph: FactorGraph, unary: ArrayLike, factors: Sequence[ArrayLike]) -> None:
     """Raises ``ValueError`` naming the potentials whose shape is not the graph's."""
     wanted = {"unary": (graph.num_variables, graph.num_states)}

@@ -143,13 +143,10 @@ def _plan(graph, height):
 
 def _columns(graph, height, unary, factors):
     """The chain's scores: [width, S] and [width - 1, S, S]."""
-    graphs.check_shapes(graph, unary, factors)
     plan = _plan(graph, height)
-    dtype = jnp.result_type(unary, *factors, float)
-    num_states, width = graph.num_states, graph.num_variables // height
-    shape = (0, num_states, num_states)
-    tables = jnp.asarray(factors[0], dtype) if factors else jnp.zeros(shape, dtype)
-    unary = jnp.asarray(unary, dtype).reshape(height, width, num_states)
+    unary, tables = graphs.pairwise_potentials(graph, unary, factors)
+    dtype, num_states, width = unary.dtype, graph.num_states, graph.num_variables // height
+    unary = unary.reshape(height, width, num_states)
     chosen = jax.nn.one_hot(plan.states, num_states, dtype=dtype)  # [S, height, L]
 
     def placed(values, columns):

@@ -330,10 +330,7 @@ def _flipped(plan, tables):
 
 def _prepare(graph, unary, factors, temperature):
     """The plan, and the potentials over the temperature, the tables parent by child."""
-    graphs.check_shapes(graph, unary, factors)
     plan = forest.plan(graph)
-    dtype = jnp.result_type(unary, *factors, float)
-    shape = (0, graph.num_states, graph.num_states)
-    tables = jnp.asarray(factors[0], dtype) if factors else jnp.zeros(shape, dtype)
-    unary = numerics.scale(jnp.asarray(unary, dtype), temperature)
-    return plan, unary, numerics.scale(_flipped(plan, tables), temperature)
+    unary, tables = graphs.pairwise_potentials(graph, unary, factors)
+    scaled = numerics.scale(_flipped(plan, tables), temperature)
+    return plan, numerics.scale(unary, temperature), scaled
