@@ -95,6 +95,28 @@ def sample(
     return jax.vmap(lambda states: _by_variable(graph, height, states))(drawn)
 
 
+def log_prob(
+    graph: graphs.FactorGraph,
+    states: Int[Array, "N"],
+    unary: Float[Array, "N L"],
+    factors: graphs.Factors,
+    *,
+    height: int,
+    temperature: Temperature = 1.0,
+) -> Float[Array, ""]:
+    """The log-probability of states [N], scalar; ``-inf`` for a forbidden assignment.
+
+    A sum of conditional log-probabilities, so nothing cancels when scores are large.
+    """
+    columns = _columns(graph, height, unary, factors)
+    inside = (states >= 0) & (states < graph.num_states)
+    digits = jnp.where(inside, states, 0).reshape(height, -1)
+    place = graph.num_states ** np.arange(height)[::-1]
+    index = jnp.sum(digits * place[:, None], axis=0)
+    value = chain.log_prob(index, *columns, temperature=temperature)
+    return jnp.where(jnp.all(inside), value, -jnp.inf)
+
+
 def entropy(
     graph: graphs.FactorGraph,
     unary: Float[Array, "N L"],

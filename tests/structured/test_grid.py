@@ -73,3 +73,18 @@ def test_a_frustrated_model_of_ten_by_ten():
 def test_what_is_no_grid_is_refused(structure, height, message):
     with pytest.raises(ValueError, match=message):
         grid.log_partition(structure, *potentials(structure), height=height)
+
+
+@pytest.mark.usefixtures("x64")
+def test_log_prob_is_the_score_less_the_log_partition_function():
+    structure = graph.grid(2, 3, 3)
+    rng = np.random.default_rng(0)
+    unary, pairwise = rng.normal(size=(6, 3)), rng.normal(size=(7, 3, 3))
+    unary[4, 1] = -np.inf
+    arguments = (jnp.asarray(unary), (jnp.asarray(pairwise),))
+    log_z = grid.log_partition(structure, *arguments, height=2, temperature=0.5)
+    run = jax.jit(lambda x: grid.log_prob(structure, x, *arguments, height=2, temperature=0.5))
+    for states in rng.integers(0, 3, size=(20, 6)):
+        wanted = graph.score(structure, jnp.asarray(states), *arguments) / 0.5 - log_z
+        np.testing.assert_allclose(run(jnp.asarray(states)), wanted, atol=1e-12)
+    assert run(jnp.asarray([0, 0, 0, 0, 3, 0])) == run(jnp.asarray([-1, 0, 0, 0, 0, 0])) == -np.inf
