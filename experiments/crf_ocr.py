@@ -36,9 +36,9 @@ _CHUNK = 128  # words that are read at once
 @dataclasses.dataclass(frozen=True)
 class Config(loop.LoopConfig):
     # Training steps of each model.
-    num_steps: int = 600
+    num_steps: int = 3000
     # Steps between two checkpoints; the last step always gets one.
-    checkpoint_every: int = 300
+    checkpoint_every: int = 1000
     # Folder that holds ocr_letters/; empty for the environment variable GASN_DATA, then
     # ../shared/data.
     data_dir: str = ""
@@ -47,7 +47,7 @@ class Config(loop.LoopConfig):
     # How many of the ten splits to run.
     num_splits: int = 10
     # Words of each step.
-    batch_size: int = 32
+    batch_size: int = 16
     # Channels of the convolutions.
     channels: tuple[int, ...] = (32, 64)
     # Width of the hidden layer.

@@ -51,7 +51,7 @@ from gasn_jax.systems import gasn
 from gasn_jax.training import loop, pictures, workdir
 from gasn_jax.training.errors import ConfigError, require
 
-_ORDER = digits.snake_order(digits.HEIGHT, digits.WIDTH)
+_NUM_PIXELS = digits.HEIGHT * digits.WIDTH
 _SHOWN = 64
 # Beside the generator's rows of the table: real data, and what counting alone would give.
 _REFERENCES = ("train", "independent", "first_order")
@@ -63,6 +63,10 @@ class Config(loop.LoopConfig):
     checkpoint_every: int = 1000
     # What to learn: digits (8x8 pixels, a chain in snake order) or ocr_words (letter strings).
     dataset: str = "digits"
+    # Of digits: chain (pixels in snake order), or grid (4 neighbours, pixels in rows).
+    structure: str = "chain"
+    # exact, or belief_propagation (of grids): convergent beliefs, and samples by Gibbs sweeps.
+    inference: str = "exact"
     # Folder that holds ocr_letters/; empty for the environment variable GASN_DATA, then
     # ../shared/data. The digits come with scikit-learn.
     data_dir: str = ""
@@ -105,6 +109,8 @@ class Config(loop.LoopConfig):
         ):
             value = getattr(self, name)
             require(value in allowed, name, f"one of {', '.join(allowed)}", value)
+        fits = self.structure == "chain" or self.dataset == "digits"
+        require(fits, "structure", f"chain for {self.dataset}", self.structure)
         for name, least in (("num_seeds", 1), ("batch_size", 1), ("num_eval_samples", 2)):
             require(getattr(self, name) >= least, name, f">= {least}", getattr(self, name))
         self.system()
@@ -116,6 +122,7 @@ class Config(loop.LoopConfig):
         return gasn.GASNConfig(
             **{name: value for name, value in ours.items() if name in names},
             **_DATASETS[self.dataset].system,
+            height=digits.HEIGHT if self.structure == "grid" else 0,
             noise="normal",
             activation="leaky_relu",
             output_scale=self.temperature,
@@ -171,14 +178,14 @@ def train(config: Config, directory: str) -> Evaluation:
     drawn = draw(config, state.average, real["train"])
     evaluation = evaluate(config, real, drawn)
     _write_table(directory, evaluation)
-    _DATASETS[config.dataset].save_samples(directory, real[config.held_out], drawn)
+    _DATASETS[config.dataset].save_samples(config, directory, real[config.held_out], drawn)
     _save_curves(directory)
     return evaluation
 
 
 def load(config: Config) -> dict[str, Examples]:
     """The parts train, validation and test of the config's dataset."""
-    return _DATASETS[config.dataset].load(config.data_dir or None)
+    return _DATASETS[config.dataset].load(config)
 
 
 def draw(config: Config, params, train_part: Examples) -> dict[str, Examples]:
@@ -266,17 +273,23 @@ def _compare_words(real: Mapping[str, Examples], held_out: str) -> Callable:
     return compare
 
 
-def _load_digits(data_dir: str | None) -> dict[str, Examples]:
-    del data_dir
+def _pixel_order(config: Config) -> np.ndarray:
+    """Which pixel each variable is, [64]."""
+    if config.structure == "grid":
+        return np.arange(_NUM_PIXELS)
+    return digits.snake_order(digits.HEIGHT, digits.WIDTH)
+
+
+def _load_digits(config: Config) -> dict[str, Examples]:
     parts = {}
     for name, part in digits.load()._asdict().items():
-        states = part.images.reshape(-1, len(_ORDER))[:, _ORDER]
-        parts[name] = Examples(states, np.full(len(states), len(_ORDER), np.int32))
+        states = part.images.reshape(-1, _NUM_PIXELS)[:, _pixel_order(config)]
+        parts[name] = Examples(states, np.full(len(states), _NUM_PIXELS, np.int32))
     return parts
 
 
-def _load_words(data_dir: str | None) -> dict[str, Examples]:
-    splits = ocr_words.split_by_fold(ocr_words.load(data_dir))
+def _load_words(config: Config) -> dict[str, Examples]:
+    splits = ocr_words.split_by_fold(ocr_words.load(config.data_dir or None))
     return {name: Examples(part.states, part.lengths) for name, part in splits._asdict().items()}
 
 
@@ -336,13 +349,15 @@ def spread(values) -> float:
     return float(np.std(values, ddof=1)) if len(values) > 1 else 0.0
 
 
-def _save_digits(directory: str, held_out: Examples, drawn: Mapping[str, Examples]) -> None:
+def _save_digits(
+    config: Config, directory: str, held_out: Examples, drawn: Mapping[str, Examples]
+) -> None:
     shown = {
         "real, held out": held_out.states,
         "samples": drawn["samples"].states[0],
         "MAP": drawn["map"].states[0],
     }
-    back = digits.inverse_order(_ORDER)
+    back = digits.inverse_order(_pixel_order(config))
     pictures.save_side_by_side(
         os.path.join(directory, "samples.png"),
         {
@@ -352,7 +367,10 @@ def _save_digits(directory: str, held_out: Examples, drawn: Mapping[str, Example
     )
 
 
-def _save_words(directory: str, held_out: Examples, drawn: Mapping[str, Examples]) -> None:
+def _save_words(
+    config: Config, directory: str, held_out: Examples, drawn: Mapping[str, Examples]
+) -> None:
+    del config
     columns = (held_out.states, drawn["samples"].states[0], drawn["map"].states[0])
     lines = ["".join(f"{title:<16}" for title in ("real, held out", "samples", "MAP"))]
     for words in zip(*(states[:_SHOWN] for states in columns), strict=False):
@@ -381,14 +399,14 @@ def _save_curves(directory: str) -> None:
 
 class _Dataset(NamedTuple):
     system: dict[str, Any]  # fields of GASNConfig that the data fix
-    load: Callable[[str | None], dict[str, Examples]]
+    load: Callable[[Config], dict[str, Examples]]
     compare: Callable[[Mapping[str, Examples], str], Callable]
-    save_samples: Callable[[str, Examples, Mapping[str, Examples]], None]
+    save_samples: Callable[[Config, str, Examples, Mapping[str, Examples]], None]
 
 
 _DATASETS = {
     "digits": _Dataset(
-        {"num_variables": len(_ORDER), "num_states": 2},
+        {"num_variables": _NUM_PIXELS, "num_states": 2},
         _load_digits,
         _compare_digits,
         _save_digits,

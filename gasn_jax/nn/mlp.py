@@ -35,12 +35,13 @@ class MLP(nn.Module):
         return nn.Dense(self.features[-1], kernel_init=_lecun_normal(self.output_scale))(x)
 
 
-class ChainPotentials(nn.Module):
-    """An MLP whose outputs are the scores of every region of a chain (GASN paper, §4).
+class PairwisePotentials(nn.Module):
+    """An MLP whose outputs are the scores of every region of a pairwise model (GASN paper, §4).
 
     Attributes:
       num_variables: N.
       num_states: L.
+      num_factors: F; N - 1 for a chain.
       hidden: widths of the hidden layers.
       activation: a key of ``ACTIVATIONS``.
       pairwise: False drops the pairwise scores (they become zero), leaving the rest as it is.
@@ -49,21 +50,23 @@ class ChainPotentials(nn.Module):
 
     num_variables: int
     num_states: int
+    num_factors: int
     hidden: Sequence[int] = (10,)
     activation: str = "tanh"
     pairwise: bool = True
     output_scale: float = 1.0
 
     @nn.compact
-    def __call__(self, z: Float[Array, "Z"]) -> tuple[Float[Array, "N L"], Float[Array, "N-1 L L"]]:
+    def __call__(self, z: Float[Array, "Z"]) -> tuple[Float[Array, "N L"], Float[Array, "F L L"]]:
         """Scores ``(unary, pairwise)`` for a noise vector [Z]; Z = 0 gives constants."""
-        n, s = self.num_variables, self.num_states
-        num_edges = (n - 1) * s * s if self.pairwise else 0
-        scores = MLP((*self.hidden, n * s + num_edges), self.activation, self.output_scale)(z)
-        unary, edges = scores[: n * s].reshape(n, s), scores[n * s :]
+        num_unary, shape = self.num_variables * self.num_states, (self.num_states,) * 2
+        num_pairwise = self.num_factors * self.num_states**2 if self.pairwise else 0
+        widths = (*self.hidden, num_unary + num_pairwise)
+        scores = MLP(widths, self.activation, self.output_scale)(z)
+        unary = scores[:num_unary].reshape(self.num_variables, self.num_states)
         if not self.pairwise:
-            return unary, jnp.zeros((n - 1, s, s), unary.dtype)
-        return unary, edges.reshape(n - 1, s, s)
+            return unary, jnp.zeros((self.num_factors, *shape), unary.dtype)
+        return unary, scores[num_unary:].reshape(self.num_factors, *shape)
 
 
 class SequenceCritic(nn.Module):

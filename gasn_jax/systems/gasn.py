@@ -1,7 +1,7 @@
-"""Generative adversarial structured networks on chains.
+"""Generative adversarial structured networks on chains and grids.
 
-A network maps noise to the potentials of a chain; inference in the chain makes the sample. Training
-differentiates the smoothed generator, whose output is the chain's unary marginals at a temperature
+A network maps noise to the potentials of a pairwise model; inference makes the sample. Training
+differentiates the smoothed generator, whose output is the unary marginals at a temperature
 epsilon > 0; the generator proper is the MAP assignment, epsilon = 0.
 
 The two players are plain functions of their parameters: :func:`potentials` and :func:`logit`. A
@@ -23,17 +23,23 @@ from jaxtyping import Array, Float, Int, Key, PyTree
 
 from gasn_jax.learning import adversarial
 from gasn_jax.nn import mlp
-from gasn_jax.structured import chain, conditioning
+from gasn_jax.structured import chain, conditioning, engine
 
 Params = PyTree
-Potentials = tuple[Float[Array, "N L"], Float[Array, "N-1 L L"]]
+Potentials = tuple[Float[Array, "N L"], Float[Array, "F L L"]]
 
 
 @dataclasses.dataclass(frozen=True)
 class GASNConfig:
     """What a GASN is made of; the defaults are the paper's §4."""
 
-    # Variables of the chain, N.
+    # chain, or grid: 4 neighbours, variable row * width + column.
+    structure: str = "chain"
+    # Rows of the grid; they divide the variables.
+    height: int = 0
+    # exact, or belief_propagation (of grids), whose samples are a few Gibbs sweeps.
+    inference: str = "exact"
+    # Variables of the model, N.
     num_variables: int = 5
     # States of a variable, L.
     num_states: int = 2
@@ -61,7 +67,8 @@ class GASNConfig:
     # gradient is that of the marginals.
     discriminator_input: str = "marginals"
     # How that gradient is computed: "product" (covariance times vector, O(N L^2)), "jacobian"
-    # (the matrix of Algorithm 1), "conditioning" (Equation 13). All give the same numbers.
+    # (the matrix of Algorithm 1, of chains), "conditioning" (Equation 13). All give the same
+    # numbers if inference is exact.
     gradient: str = "product"
     # The generator's loss: "saturating" (Equation 1) or "non_saturating".
     loss: str = "saturating"
@@ -96,6 +103,25 @@ class GASNConfig:
         for name, allowed in _CHOICES.items():
             value = getattr(self, name)
             _require(value in allowed, name, f"one of {', '.join(allowed)}", value)
+        self._check_structure()
+
+    def _check_structure(self):
+        if self.structure == "chain":
+            _require(self.inference == "exact", "inference", "exact for a chain", self.inference)
+            return
+        fits = self.height >= 1 and self.num_variables % self.height == 0
+        wanted = f"a divisor of the {self.num_variables} variables"
+        _require(fits, "height", wanted, self.height)
+        _require(not self.variable_length, "variable_length", "False for a grid", True)
+        wanted = "product or conditioning for a grid"
+        _require(self.gradient != "jacobian", "gradient", wanted, self.gradient)
+
+    def engine(self) -> engine.Engine:
+        """What does the inference."""
+        if self.structure == "chain":
+            return engine.Chain(self.num_variables, self.num_states)
+        kind = engine.Grid if self.inference == "exact" else engine.LoopyGrid
+        return kind(self.height, self.num_variables // self.height, self.num_states)
 
 
 class GASNBatch(NamedTuple):
@@ -159,11 +185,12 @@ def train_step(
 
     Returns:
       The state after the step, and metrics: ``objective`` (Equation 3 with its penalties),
-      ``real_probability`` and ``fake_probability`` (mean D of both kinds).
+      ``real_probability`` and ``fake_probability`` (mean D of both kinds), and ``converged``, the
+      share of examples whose inference was what it promises: 1 unless by belief propagation.
     """
     real = jax.nn.one_hot(batch.states, config.num_states)
-    fake, pull_back = jax.vjp(
-        lambda params: _generate(config, params, key, batch.lengths), state.generator
+    fake, pull_back, converged = jax.vjp(
+        lambda params: _generate(config, params, key, batch.lengths), state.generator, has_aux=True
     )
     gradient, metrics = jax.grad(_discriminator_objective, 1, has_aux=True)(
         config, state.discriminator, real, fake
@@ -189,7 +216,7 @@ def train_step(
     average = optax.incremental_update(generator, state.average, 1.0 - config.average_decay)
     return (
         GASNState(generator, discriminator, generator_optimizer, discriminator_optimizer, average),
-        metrics,
+        metrics | {"converged": converged},
     )
 
 
@@ -207,25 +234,24 @@ def logit(config: GASNConfig, params: Params, x: Float[Array, "N L"]) -> Float[A
 
 
 def smoothed_generator(
-    config: GASNConfig, unary: Float[Array, "N L"], pairwise: Float[Array, "N-1 L L"], length
+    config: GASNConfig, unary: Float[Array, "N L"], pairwise: Float[Array, "F L L"], length
 ) -> Float[Array, "N L"]:
     """The unary marginals at ``config.temperature``, with the gradient route of the config.
 
     Args:
-      config: its ``temperature`` and ``gradient`` are used.
+      config: its structure, ``inference``, ``temperature`` and ``gradient`` are used.
       unary: scores, [N, L].
-      pairwise: scores, [N-1, L, L].
-      length: variables in use.
+      pairwise: scores, [F, L, L].
+      length: variables in use, of a chain.
 
     Returns:
-      ``p(x_i)``, [N, L]. The gradient costs O(N L^2) by "product", O(N^2 L^3) by "jacobian", and
-      N L runs of inference by "conditioning".
+      ``p(x_i)``, [N, L]. The gradient costs as much as inference by "product" (in a chain
+      O(N L^2); by belief propagation one linear system), in a chain O(N^2 L^3) by "jacobian",
+      and N L runs of inference by "conditioning".
 
     Reference: GASN paper, Equation 10; gradients by Equation 12, Algorithm 1 and Equation 13.
     """
-    if config.gradient == "product":
-        return _marginals(config, unary, pairwise, length)
-    return _marginals_by_matrix(config, unary, pairwise, length)
+    return _beliefs(config, unary, pairwise, length)[0]
 
 
 def noise(config: GASNConfig, key: Key[Array, ""], num_samples: int) -> Float[Array, "m Z"]:
@@ -248,9 +274,9 @@ def sample(
       config: the system.
       params: of the generator, usually ``state.average``.
       key: of this draw.
-      lengths: how many variables each example has, [m]; all N for a chain of fixed length.
-      mode: "sample" draws from the chain at ``config.temperature``; "map" takes its best state,
-        the generator of Equation 2.
+      lengths: how many variables each example has, [m]; all N where they have no lengths.
+      mode: "sample" draws from the model at ``config.temperature``; "map" takes its best state,
+        the generator of Equation 2 (the best that was found, by belief propagation).
 
     Returns:
       States [m, N] int32, -1 beyond the length.
@@ -260,16 +286,16 @@ def sample(
     """
     if mode not in ("sample", "map"):
         raise ValueError(f"mode must be sample or map, got {mode!r}")
-    noise_key, chain_key = jax.random.split(key)
+    noise_key, model_key = jax.random.split(key)
 
     def one(key, z, length):
         scores = potentials(config, params, z, length)
         if mode == "map":
-            return chain.argmax(*scores, length=length)[0]
+            return config.engine().argmax(*scores, length=length)
         return _draw(config, key, scores, length)
 
     z = noise(config, noise_key, lengths.shape[0])
-    return jax.vmap(one)(jax.random.split(chain_key, lengths.shape[0]), z, lengths)
+    return jax.vmap(one)(jax.random.split(model_key, lengths.shape[0]), z, lengths)
 
 
 def beliefs(
@@ -284,32 +310,41 @@ def beliefs(
 
 
 def _generate(config, params, key, lengths):
-    """What the discriminator sees of the generator, [m, N, L]."""
-    noise_key, chain_key = jax.random.split(key)
+    """What the discriminator sees of the generator, [m, N, L]; and the share that converged."""
+    noise_key, model_key = jax.random.split(key)
 
     def one(key, z, length):
         scores = potentials(config, params, z, length)
+        p, converged = _beliefs(config, *scores, length)
         if config.discriminator_input == "marginals":
-            return smoothed_generator(config, *scores, length)
+            return p, converged
         drawn = _draw(config, key, jax.lax.stop_gradient(scores), length)
         drawn = jax.nn.one_hot(drawn, config.num_states)
-        p = smoothed_generator(config, *scores, length)
         # The difference is exactly zero: what is seen is the sample.
-        return drawn + (p - jax.lax.stop_gradient(p))
+        return drawn + (p - jax.lax.stop_gradient(p)), converged
 
     z = noise(config, noise_key, lengths.shape[0])
-    return jax.vmap(one)(jax.random.split(chain_key, lengths.shape[0]), z, lengths)
+    keys = jax.random.split(model_key, lengths.shape[0])
+    seen, converged = jax.vmap(one)(keys, z, lengths)
+    return seen, jnp.mean(converged.astype(seen.dtype))
 
 
 def _draw(config, key, scores, length):
-    """One exact sample of the chain, [N], -1 beyond the length."""
-    drawn = chain.sample(key, *scores, num_samples=1, temperature=config.temperature, length=length)
-    return drawn[0]
+    """One sample of the model, [N], -1 beyond the length."""
+    return config.engine().sample(key, *scores, temperature=config.temperature, length=length)
+
+
+def _beliefs(config, unary, pairwise, length) -> tuple[Array, Array]:
+    """The unary marginals, and whether they converged; with the gradient route of the config."""
+    if config.gradient == "product":
+        return _marginals(config, unary, pairwise, length)
+    return cast(tuple[Array, Array], _marginals_by_matrix(config, unary, pairwise, length))
 
 
 def _marginals(config, unary, pairwise, length):
-    result = chain.marginals(unary, pairwise, temperature=config.temperature, length=length)
-    return result.unary
+    options = dict(temperature=config.temperature, length=length)
+    result = config.engine().marginals(unary, pairwise, **options)
+    return result.unary, result.converged
 
 
 def _discriminator_objective(config, params, real, fake):
@@ -338,15 +373,16 @@ def _marginals_forward(config, unary, pairwise, length):
     return _marginals_by_matrix(config, unary, pairwise, length), (unary, pairwise, length)
 
 
-def _marginals_backward(config, residuals, cotangent):
+def _marginals_backward(config, residuals, cotangents):
     unary, pairwise, length = residuals
+    cotangent, _ = cotangents
     if config.gradient == "jacobian":
         matrices = tuple(
             chain.covariance(unary, pairwise, temperature=config.temperature, length=length)
         )
     else:
         matrices = conditioning.covariance(
-            lambda u, w: chain.marginals(u, w, length=length)[1:],
+            lambda u, w: config.engine().marginals(u, w, length=length)[:2],
             unary,
             pairwise,
             temperature=config.temperature,
@@ -358,9 +394,10 @@ _marginals_by_matrix.defvjp(_marginals_forward, _marginals_backward)
 
 
 def _generator(config):
-    return mlp.ChainPotentials(
+    return mlp.PairwisePotentials(
         num_variables=config.num_variables,
         num_states=config.num_states,
+        num_factors=config.engine().num_factors,
         hidden=config.generator_hidden,
         activation=config.activation,
         pairwise=config.pairwise,
@@ -392,6 +429,8 @@ def _descend(optimizer, gradient, optimizer_state, params):
 
 _FLOAT32_RANGE = float(jnp.finfo(jnp.float32).tiny), float(jnp.finfo(jnp.float32).max)
 _CHOICES: dict[str, tuple[str, ...]] = {
+    "structure": ("chain", "grid"),
+    "inference": ("exact", "belief_propagation"),
     "noise": ("uniform", "normal"),
     "activation": tuple(mlp.ACTIVATIONS),
     "discriminator_input": ("marginals", "straight_through"),

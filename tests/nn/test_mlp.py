@@ -61,7 +61,7 @@ def test_output_scale_scales_the_last_kernel_alone(scale):
 @pytest.mark.parametrize("pairwise", [True, False])
 def test_chain_potentials_are_the_outputs_in_order(num_variables, pairwise):
     n, s = num_variables, 3
-    module = mlp.ChainPotentials(n, s, hidden=(6,), pairwise=pairwise)
+    module = mlp.PairwisePotentials(n, s, n - 1, hidden=(6,), pairwise=pairwise)
     z = RNG.normal(size=2).astype(np.float32)
     variables = with_random_params(module, z)
     unary, edges = module.apply(variables, z)
@@ -79,7 +79,7 @@ def test_chain_potentials_scale_their_outputs():
     z = jnp.array([0.3, -0.7])
     one, tenth = (
         module.apply(module.init(KEY, z), z)
-        for module in (mlp.ChainPotentials(5, 2, output_scale=scale) for scale in (1.0, 0.1))
+        for module in (mlp.PairwisePotentials(5, 2, 4, output_scale=scale) for scale in (1.0, 0.1))
     )
     for large, small in zip(one, tenth, strict=True):
         assert np.all(np.asarray(large) != 0)
@@ -87,7 +87,7 @@ def test_chain_potentials_scale_their_outputs():
 
 
 def test_chain_potentials_without_noise_are_constants():
-    module = mlp.ChainPotentials(3, 2, hidden=(4,))
+    module = mlp.PairwisePotentials(3, 2, 2, hidden=(4,))
     variables = module.init(KEY, jnp.zeros(0))
     unary, edges = module.apply(variables, jnp.zeros(0))
     # Only biases reach the output, and they start as zeros.

@@ -210,7 +210,7 @@ def test_straight_through_is_exactly_one_hot_with_the_gradient_of_the_marginals(
 
     @functools.partial(jax.jit, static_argnums=0, compiler_options=LIGHTLY)
     def seen_and_gradient(config, params):
-        seen, pull = jax.vjp(lambda p: gasn._generate(config, p, KEY, batch.lengths), params)
+        seen, pull = jax.vjp(lambda p: gasn._generate(config, p, KEY, batch.lengths)[0], params)
         return seen, pull(jnp.asarray(weights))[0]
 
     # Parameters of many sizes: adding and subtracting a probability is exact by luck alone.
@@ -230,7 +230,7 @@ def test_straight_through_shows_samples_of_the_chain():
     config = dataclasses.replace(STRAIGHT_THROUGH, variable_length=False, noise_dim=0)
     state, _ = problem(config)
     lengths = jnp.full(20_000, N)
-    seen = generate(config, state.generator, KEY, lengths)
+    seen, _ = generate(config, state.generator, KEY, lengths)
     p = beliefs(config, state.generator, KEY, lengths[:1])[0]
     # Five standard errors of a share of 20 000.
     np.testing.assert_allclose(np.mean(seen, axis=0), p, atol=5 * 0.5 / np.sqrt(20_000))
@@ -333,7 +333,7 @@ def test_noise_is_what_the_config_says():
 def test_the_objective_holds_both_penalties():
     state, batch = problem(OTHER)
     _, metrics = step(OTHER, state, batch, KEY)
-    fake = generate(OTHER, state.generator, KEY, batch.lengths)
+    fake, _ = generate(OTHER, state.generator, KEY, batch.lengths)
     real = jax.nn.one_hot(batch.states, L)
 
     def logit_fn(x):
@@ -349,7 +349,8 @@ def test_the_objective_holds_both_penalties():
 def test_metrics_are_the_discriminators_mean_answers():
     state, batch = problem(PLAIN)
     _, metrics = step(PLAIN, state, batch, KEY)
-    fake = generate(PLAIN, state.generator, KEY, batch.lengths)
+    fake, converged = generate(PLAIN, state.generator, KEY, batch.lengths)
+    assert converged == 1
     for name, x in (("real", jax.nn.one_hot(batch.states, L)), ("fake", fake)):
         logits = jax.vmap(lambda x: gasn.logit(PLAIN, state.discriminator, x))(x)
         wanted = np.mean(1 / (1 + np.exp(-np.asarray(logits))))
@@ -378,6 +379,53 @@ def test_adam_moves_by_its_rate_at_first():
         for leaf in jax.tree.leaves(change):
             assert np.max(np.abs(leaf)) < 1.001 * rate
             np.testing.assert_allclose(np.median(np.abs(leaf)), rate, rtol=0.01)
+
+
+def test_a_grid_of_one_row_is_the_chain():
+    state, batch = problem(PLAIN)
+    wanted, _ = generate(PLAIN, state.generator, KEY, batch.lengths)
+    for inference, tolerance in (("exact", 1e-6), ("belief_propagation", 1e-4)):
+        config = dataclasses.replace(PLAIN, structure="grid", height=1, inference=inference)
+        got, converged = generate(config, state.generator, KEY, batch.lengths)
+        assert_close(got, wanted, tolerance)
+        assert converged == 1
+
+
+@pytest.mark.parametrize("inference", ["exact", "belief_propagation"])
+def test_a_step_on_a_grid(inference):
+    config = dataclasses.replace(
+        STRAIGHT_THROUGH, structure="grid", height=2, inference=inference, variable_length=False
+    )
+    state, batch = problem(config)
+    after, metrics = step(config, state, batch, KEY)
+    assert all(np.all(np.isfinite(leaf)) for leaf in jax.tree.leaves((after, metrics)))
+    changed = jax.tree.map(lambda a, b: np.any(a != b), after.generator, state.generator)
+    assert all(jax.tree.leaves(changed)) and 0 <= metrics["converged"] <= 1
+    for mode in ("sample", "map"):
+        states = sample(config, state.generator, KEY, batch.lengths, mode=mode)
+        assert states.shape == (M, N) and np.all((states >= 0) & (states < L))
+
+
+def test_conditioning_is_another_route_to_the_gradient_of_an_exact_grid():
+    product = dataclasses.replace(PLAIN, structure="grid", height=2)
+    conditioned = dataclasses.replace(product, gradient="conditioning")
+    state, batch = problem(product)
+    one, other = (step(c, state, batch, KEY)[0].generator for c in (product, conditioned))
+    assert_close(other, one, 1e-5)
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        (dict(height=3), "height: wanted a divisor of the 4 variables, got 3"),
+        (dict(height=2, variable_length=True), "variable_length: wanted False for a grid, got Tr"),
+        (dict(height=2, gradient="jacobian"), "gradient: wanted product or conditioning for a gr"),
+        (dict(structure="chain", inference="belief_propagation"), "inference: wanted exact for a"),
+    ],
+)
+def test_a_grid_that_cannot_be(fields, message):
+    with pytest.raises(ValueError, match=message):
+        dataclasses.replace(PLAIN, **(dict(structure="grid") | fields))
 
 
 def test_the_paper_is_the_default():
@@ -422,6 +470,8 @@ def test_a_fresh_state_shares_no_buffers():
         ("gradient", "exact", "one of product, jacobian, conditioning"),
         ("loss", "hinge", "one of saturating, non_saturating"),
         ("optimizer", "lbfgs", "one of sgd, adam"),
+        ("structure", "tree", "one of chain, grid"),
+        ("inference", "gibbs", "one of exact, belief_propagation"),
     ],
 )
 def test_a_bad_config_names_field_wanted_and_got(name, value, wanted):
