@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from experiments import common, gasn, gasn_words
-from gasn_jax.data import ocr_words
+from gasn_jax.data import digits, ocr_words
 from tests import command_line
 
 TINY = dict(
@@ -93,6 +93,19 @@ def test_digits_writes_its_files(digits_run):
     for name in ("samples.png", "curves.png"):
         assert (path / name).read_bytes().startswith(b"\x89PNG")
     assert len(read_table(path / "curves.csv")) == 2
+
+
+@pytest.mark.slow
+def test_digits_on_a_grid_say_how_much_converged(tmp_path):
+    fields = dict(structure="grid", inference="belief_propagation", num_seeds=1)
+    config = dataclasses.replace(DIGITS, **fields)
+    evaluation = gasn.train(config, str(tmp_path / "run"))
+    assert len(evaluation["samples"]["mmd"]) == 1
+    assert all(0 <= line["converged"] <= 1 for line in without_times(tmp_path / "run"))
+    assert (tmp_path / "run" / "samples.png").read_bytes().startswith(b"\x89PNG")
+    # Pixels in rows, so that variable i is pixel i.
+    images = digits.load().train.images
+    np.testing.assert_array_equal(gasn.load(config)["train"].states, images.reshape(-1, 64))
 
 
 def test_two_seeds_give_two_models(digits_run):
@@ -190,6 +203,14 @@ def test_hamming_counts_differences():
         (["--config.dataset=faces"], "bad config: dataset: wanted one of digits, ocr_words, got"),
         (["--config.held_out=train"], "bad config: held_out: wanted one of validation, test, got"),
         (["--config.loss=hinge"], "bad config: loss: wanted one of saturating, non_saturating,"),
+        (
+            ["--config.dataset=ocr_words", "--config.structure=grid"],
+            "bad config: structure: wanted chain for ocr_words, got 'grid'",
+        ),
+        (
+            ["--config.inference=belief_propagation"],
+            "bad config: inference: wanted exact for a chain, got 'belief_propagation'",
+        ),
         (["--config.num_eval_samples=9999"], "num_eval_samples: wanted at most 1197, the training"),
         (
             ["--config.dataset=ocr_words", "--config.data_dir=/nowhere"],
