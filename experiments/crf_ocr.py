@@ -7,7 +7,20 @@ each pair of neighbours, and both are learned by the exact log-likelihood of wor
 (`chain.log_prob`). The data's ten folds are used as given: by default one is trained on and nine
 are the test, the classic small setting; `train_folds=9` turns that around.
 
-NUMBERS
+Mean and standard deviation over the first four of the ten splits (`--config.num_splits=4`), about
+5,900 test words each:
+
+|                  | letters, %   | words, %     |
+|------------------|--------------|--------------|
+| chain            | 94.65 ± 0.11 | 76.19 ± 0.38 |
+| letters alone    | 88.06 ± 0.27 | 50.25 ± 0.77 |
+
+A linear-chain CRF on the pixels themselves reads about 85.8 % of the letters in this setting. The
+settings are those of the best of six tried on a fifth of the first fold, the same for both rows:
+steps (1200, 3000), batches (16, 32), dropout (0.3, 0.5), rates (0.0015, 0.003); more steps helped
+most. Time: about 70 seconds a model on 2 CPU cores, 25 minutes for all ten splits.
+
+Files: `accuracy.csv`, `words.png`, and a folder for each model, so the same command resumes.
 """
 
 import csv

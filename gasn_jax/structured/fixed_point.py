@@ -122,7 +122,7 @@ def _newton(plan, solver, model, state, done):
         messages = numerics.log_softmax(messages, axis=0)
         new, onward = jax.linearize(sweep, messages)
         move = _residual(messages, new)[0].reshape(new.shape)
-        direction = _solve(onward, move)
+        direction = _solve(onward, move, restart=60)
         shares = jnp.asarray(_STEP_SIZES, new.dtype)[:, None, None]
         tried = messages[None] + shares * direction[None]
         images = jax.vmap(sweep)(tried)
@@ -142,13 +142,16 @@ def _newton(plan, solver, model, state, done):
     return messages, state.num_steps + count, residual
 
 
-def _solve(onward, right):
-    """``x - onward(x) = right``, for the derivative ``onward`` of a sweep."""
+def _solve(onward, right, restart):
+    """``x - onward(x) = right``, for the derivative ``onward`` of a sweep, by at most 600 products.
+
+    They come in rounds of ``restart``: few for what is mostly easy, many for what is hard.
+    """
     tolerance = 1e-10 if right.dtype == jnp.float64 else 1e-6
 
     def solve(matvec, right):
         gmres = jax.scipy.sparse.linalg.gmres
-        return gmres(matvec, right, tol=tolerance, restart=60, maxiter=10)[0]
+        return gmres(matvec, right, tol=tolerance, restart=restart, maxiter=600 // restart)[0]
 
     # gmres alone could not be transposed: its tolerance depends on the right hand side.
     return lax.custom_linear_solve(lambda x: x - onward(x), right, solve, solve)
@@ -239,4 +242,4 @@ def _with_derivative_jvp(graph, schedule, primals, tangents):
     fixed = numerics.log_softmax(messages, axis=0)  # mixed messages are not normalised
     onward = jax.linearize(sweeps.make(plan, model), fixed)[1]
     pushed = jax.jvp(lambda m: sweeps.make(plan, m)(fixed), (model,), tangents[:1])[1]
-    return messages, _solve(onward, pushed)
+    return messages, _solve(onward, pushed, restart=20)
