@@ -29,6 +29,7 @@ Reference: London and Schwing, "Generative Adversarial Structured Networks", §3
 Shashua, "Norm-Product Belief Propagation" (2010), for the sweep.
 """
 
+import dataclasses
 import functools
 from typing import NamedTuple
 
@@ -61,9 +62,10 @@ class Result(NamedTuple):
       num_steps: sweeps and Newton steps that were made.
       residual: largest move of a message in the last sweep, relative to 1 + its size.
       gap: by how much ``log_partition`` may be above the optimum; NaN if not concave, ``inf`` if
-        no bound was found.
+        that is not known: some state's belief vanished, or beliefs of factors can't be made to
+        agree without forbidden states; 0 if the model is infeasible.
       converged: whether residual or gap came down to the tolerance.
-      upper_bound: whether ``log_partition`` is known to be at least the exact one.
+      upper_bound: whether ``log_partition`` is known to be at least the exact one, up to rounding.
     """
 
     log_partition: Float[Array, ""]
@@ -99,7 +101,9 @@ def marginals(
 
     Returns:
       :class:`Result`. A sweep costs O(M L^arity), the gap as much as a few. An infeasible model,
-      as far as messages show it, has ``log_partition = -inf`` and zero marginals.
+      as far as messages show it, has ``log_partition = -inf`` and zero marginals; a NaN or
+      ``+inf`` among the potentials makes all NaN, and ``converged`` False. Half precision is
+      computed in float32.
 
     Raises:
       ValueError: at trace time, for shapes that are not the graph's.
@@ -107,8 +111,10 @@ def marginals(
     graphs.check_shapes(graph, unary, factors)
     counting = countings.convex(graph) if counting is None else counting
     solver = Solver() if solver is None else solver
+    if not counting.concave:
+        solver = dataclasses.replace(solver, gap_tolerance=0.0)
     plan = schedules.plan(graph, solver.schedule == "coloured")
-    model = to_model(unary, factors, counting, temperature)
+    model = to_model(graph, unary, factors, counting, temperature)
     fixed = lax.stop_gradient(model)
     start = _start(plan, model, messages)
     if solver.gradient == "unrolled":
@@ -118,12 +124,18 @@ def marginals(
         sent = fixed_point.with_derivative(graph, solver.schedule, model, sent)
 
     log_unary, log_factors = sweeps.beliefs(plan, model, sent)
-    possible = jnp.all(jnp.max(log_unary, axis=0) > -jnp.inf)
+    possible = jnp.all(jnp.max(log_unary, axis=0) != -jnp.inf)
+    valid = ~jnp.any(jnp.isnan(log_unary))
     beliefs = jax.tree.map(lambda x: jnp.where(possible, jnp.exp(x), 0.0), (log_unary, log_factors))
-    value, gap = free_energy.evaluate(plan, fixed, lax.stop_gradient(sent))
-    gap = jnp.where(possible, gap, 0.0) if counting.concave else jnp.full_like(gap, jnp.nan)
-    bounded = gap < jnp.inf
-    value = jnp.where(possible, jnp.where(bounded, value + gap, value), -jnp.inf)
+    value, bound, gap = free_energy.evaluate(plan, fixed, lax.stop_gradient(sent))
+    bounded = jnp.asarray(counting.concave) & (bound < jnp.inf)
+    value = jnp.where(bounded, bound, value)
+    value = jnp.where(valid, jnp.where(possible, value, -jnp.inf), jnp.nan)
+    gap = jnp.where(possible, gap, 0.0)
+    gap = jnp.where(valid & jnp.asarray(counting.concave), gap, jnp.nan)
+    close = residual <= solver.tolerance
+    if solver.gap_tolerance:
+        close |= gap <= solver.gap_tolerance
     return Result(
         log_partition=_with_gradient(value, (model.unary, model.tables), beliefs),
         unary=beliefs[0].T,
@@ -132,8 +144,8 @@ def marginals(
         num_steps=steps,
         residual=residual,
         gap=gap,
-        converged=(residual <= solver.tolerance) | (gap <= solver.gap_tolerance),
-        upper_bound=bounded,
+        converged=close & valid,
+        upper_bound=(bounded | ~possible) & valid,
     )
 
 
@@ -174,7 +186,7 @@ def tighten(
         counting = countings.tree_reweighted(graph, shares)
         result = solve(unary, factors, counting=counting, messages=messages)
         messages = result.messages
-        bounds.append(float(result.log_partition))
+        bounds.append(float(result.log_partition) if result.upper_bound else np.inf)
         best = counting if bounds[-1] <= min(bounds) else best
         information = np.asarray(_mutual_information(graph, result), float)
         tree = np.zeros(len(shares))
@@ -193,13 +205,18 @@ def _mutual_information(graph, result):
 
 
 def to_model(
+    graph: graphs.FactorGraph,
     unary: Float[Array, "N L"],
     factors: graphs.Factors,
     counting: countings.CountingNumbers,
     temperature: Temperature = 1.0,
 ) -> sweeps.Model:
     """The potentials over the temperature, states first; counting numbers are constants."""
-    dtype = jnp.result_type(unary, *factors, float)
+    shapes = [(graph.num_variables,), *((len(rows),) for rows in graph.factors)]
+    got = [jnp.shape(c) for c in (counting.variables, *counting.factors)]
+    if got != shapes:
+        raise ValueError(f"counting numbers must have shapes {shapes}, got {got}")
+    dtype = jnp.promote_types(jnp.result_type(unary, *factors, float), jnp.float32)
     scaled = [numerics.scale(jnp.asarray(x, dtype), temperature) for x in (unary, *factors)]
     numbers = jax.tree.map(lambda c: lax.stop_gradient(jnp.asarray(c, dtype)), counting)
     tables = tuple(jnp.moveaxis(table, 0, -1) for table in scaled[1:])

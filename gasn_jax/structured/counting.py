@@ -40,6 +40,8 @@ from gasn_jax.structured.graph import FactorGraph
 class CountingNumbers:
     """How often each entropy counts. A pytree; numbers of one's own are welcome.
 
+    For each variable, c_i and the c_f of its factors must together be > 0. Values are not checked.
+
     Attributes:
       variables: c_i, [N], of any sign.
       factors: c_f > 0, one array [F] for each arity of the graph.

@@ -35,14 +35,15 @@ class Solver:
     Attributes:
       num_steps: most sweeps, >= 1; with ``gradient="unrolled"`` exactly so many.
       tolerance: stop when no message moves by more, relative to 1 + its size, >= 0.
-      gap_tolerance: stop, too, when the duality gap is not larger, >= 0; 0 leaves it out.
+      gap_tolerance: stop, too, when the duality gap is not larger, >= 0; 0 leaves it out, and so
+        does a free energy that is not concave. The gap is then looked at every 8 sweeps.
       schedule: ``"coloured"``, variables that share no factor together, or ``"parallel"``.
       damping: share of the old message in the new one, in [0, 1).
       acceleration: how many steps Anderson acceleration mixes; 0 for none.
       num_newton_steps: most steps of Newton's method, for models on which the sweeps come to no
         end: each is a linear system at the cost of some hundred sweeps.
       gradient: ``"implicit"``, or ``"unrolled"``: through all sweeps, whose memory grows with
-        their number.
+        their number; they are plain ones, and no tolerance stops them.
     """
 
     num_steps: int = 1000
@@ -109,7 +110,7 @@ def iterate(
 def _close_enough(plan, solver, model, messages, residual):
     done = residual <= solver.tolerance
     if solver.gap_tolerance:
-        done |= free_energy.evaluate(plan, model, messages)[1] <= solver.gap_tolerance
+        done |= free_energy.evaluate(plan, model, messages)[2] <= solver.gap_tolerance
     return done
 
 
@@ -122,7 +123,7 @@ def _newton(plan, solver, model, state, done):
         messages = numerics.log_softmax(messages, axis=0)
         new, onward = jax.linearize(sweep, messages)
         move = _residual(messages, new)[0].reshape(new.shape)
-        direction = _solve(onward, move, restart=60)
+        direction = _solve(onward, move)
         shares = jnp.asarray(_STEP_SIZES, new.dtype)[:, None, None]
         tried = messages[None] + shares * direction[None]
         images = jax.vmap(sweep)(tried)
@@ -142,16 +143,23 @@ def _newton(plan, solver, model, state, done):
     return messages, state.num_steps + count, residual
 
 
-def _solve(onward, right, restart):
-    """``x - onward(x) = right``, for the derivative ``onward`` of a sweep, by at most 600 products.
-
-    They come in rounds of ``restart``: few for what is mostly easy, many for what is hard.
-    """
+def _solve(onward, right):
+    """``x - onward(x) = right``, ``onward`` a sweep's derivative, by at most 600 products."""
     tolerance = 1e-10 if right.dtype == jnp.float64 else 1e-6
 
+    if not right.size:
+        return right
+
     def solve(matvec, right):
-        gmres = jax.scipy.sparse.linalg.gmres
-        return gmres(matvec, right, tol=tolerance, restart=restart, maxiter=600 // restart)[0]
+        found, _ = jax.scipy.sparse.linalg.gmres(
+            matvec,
+            right,
+            tol=tolerance,
+            restart=60,
+            maxiter=10,
+            solve_method="incremental",  # "batched" gives NaN on nearly singular systems
+        )
+        return jnp.where(jnp.all(jnp.isfinite(found)), found, right)
 
     # gmres alone could not be transposed: its tolerance depends on the right hand side.
     return lax.custom_linear_solve(lambda x: x - onward(x), right, solve, solve)
@@ -222,11 +230,15 @@ def unrolled(plan, solver, model, start):
 
 
 def _residual(messages, new):
-    """How each message moved, 0 where impossible, flat; and the largest relative move."""
-    finite = (new > -jnp.inf) & (messages > -jnp.inf)
+    """How each message moved, 0 where impossible, flat; and the largest relative move.
+
+    A state that became impossible, or possible again, has moved without end.
+    """
+    finite = (new != -jnp.inf) & (messages != -jnp.inf)
     move = jnp.where(finite, new - messages, 0.0)
     size = 1 + jnp.abs(jnp.where(finite, new, 0.0))
-    return move.ravel(), jnp.max(jnp.abs(move) / size, initial=0.0)
+    turned = (new == -jnp.inf) != (messages == -jnp.inf)
+    return move.ravel(), jnp.max(jnp.where(turned, jnp.inf, jnp.abs(move) / size), initial=0.0)
 
 
 @functools.partial(jax.custom_jvp, nondiff_argnums=(0, 1))
@@ -242,4 +254,4 @@ def _with_derivative_jvp(graph, schedule, primals, tangents):
     fixed = numerics.log_softmax(messages, axis=0)  # mixed messages are not normalised
     onward = jax.linearize(sweeps.make(plan, model), fixed)[1]
     pushed = jax.jvp(lambda m: sweeps.make(plan, m)(fixed), (model,), tangents[:1])[1]
-    return messages, _solve(onward, pushed, restart=20)
+    return messages, _solve(onward, pushed)

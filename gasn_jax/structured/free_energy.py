@@ -20,24 +20,28 @@ from gasn_jax.structured.schedule import Plan
 
 def evaluate(
     plan: Plan, model: sweeps.Model, messages: sweeps.Messages
-) -> tuple[Float[Array, ""], Float[Array, ""]]:
-    """``F(b)`` at consistent beliefs near those of the messages, and the duality gap there.
+) -> tuple[Float[Array, ""], Float[Array, ""], Float[Array, ""]]:
+    """``F(b)`` at consistent beliefs near those of the messages, the bound, and the duality gap.
 
-    The gap is >= 0 up to rounding, ``inf`` where a possible state has belief 0. Where the beliefs
-    can't be made consistent without forbidden states, both are wrong by as much as they disagree.
+    The bound is ``inf`` where a possible state has belief 0. The gap is their difference, >= 0;
+    ``inf`` where the beliefs can't be made consistent without forbidden states.
     """
     log_unary, log_factors = sweeps.beliefs(plan, model, messages)
     outgoing = jnp.zeros_like(model.unary).at[:, plan.variable].add(messages)
     parts = [_local(model.unary - outgoing, log_unary, jnp.exp(log_unary), model.variables)]
+    lost = [jnp.zeros((), model.unary.dtype)]
     for slots, table, number, log_factor in zip(
         plan.slots, model.tables, model.factors, log_factors, strict=True
     ):
         log_variables = [log_unary[:, plan.variable[numbers]] for numbers in slots]
-        log_factor, factor = _consistent(log_factor, table > -jnp.inf, log_variables)
+        allowed = table > -jnp.inf
+        log_factor, factor, missing = _consistent(log_factor, allowed, log_variables)
+        lost.append(jnp.max(missing, initial=0.0))
         scores = sweeps.with_messages(table, messages, slots)
         parts.append(_local(scores, log_factor, factor, number))
-    means, gaps = zip(*parts, strict=True)
-    return jnp.sum(jnp.stack(means)), jnp.sum(jnp.stack(gaps))
+    value, gap = (jnp.sum(jnp.stack(terms)) for terms in zip(*parts, strict=True))
+    consistent = jnp.max(jnp.stack(lost)) <= 100 * jnp.finfo(value.dtype).eps
+    return value, value + gap, jnp.where(consistent, jnp.maximum(gap, 0.0), jnp.inf)
 
 
 def bound(plan: Plan, model: sweeps.Model, messages: sweeps.Messages) -> Float[Array, ""]:
@@ -67,10 +71,10 @@ def _local(scores, log_belief, belief, number):
 
 
 def _consistent(log_factor, allowed, log_variables):
-    """Beliefs of factors [*L, F] with the given marginals: their logarithms, and they themselves.
+    """Logarithms of factors' beliefs [*L, F] of the given marginals, these, what they lack [F].
 
     Axis by axis, what is above the marginal is scaled down; what is missing then is added as a
-    product.
+    product, but for forbidden states.
     """
     arity = len(log_variables)
     others = [(*range(axis), *range(axis + 1, arity)) for axis in range(arity)]
@@ -88,4 +92,5 @@ def _consistent(log_factor, allowed, log_variables):
         share = numerics.divide(missing, mass[None, :]) if axis else missing
         added = added * jnp.expand_dims(share, others[axis])
     factor = factor + jnp.where(allowed, added, 0.0)
-    return jnp.maximum(log_factor, numerics.log(factor)), factor
+    lacking = jnp.sum(jnp.where(allowed, 0.0, added), axis=tuple(range(arity)))
+    return jnp.maximum(log_factor, numerics.log(factor)), factor, lacking

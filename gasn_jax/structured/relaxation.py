@@ -33,7 +33,8 @@ from gasn_jax.structured import graph as graphs
 from gasn_jax.structured import schedule as schedules
 from gasn_jax.structured import sweep as sweeps
 
-_TEMPERATURES = (1.0, 0.3, 0.1, 0.03, 0.01, 0.003)
+_TOLERANCE = 1e-3
+_TEMPERATURES = (1.0, 0.3, 0.1, 0.03, 0.01, 0.003, 0.001)
 
 
 class Best(NamedTuple):
@@ -43,7 +44,7 @@ class Best(NamedTuple):
       states: [N] int32; -1 if no possible assignment was found.
       score: of the states; ``-inf`` if none was found.
       bound: no assignment scores more; ``-inf`` if messages show that none is possible.
-      certified: whether score and bound agree, up to the tolerance: the states are the best.
+      certified: whether score and bound agree: up to the tolerance, the states are the best.
       converged: whether the messages of the last stage stood still.
     """
 
@@ -62,7 +63,7 @@ def argmax(
     counting: countings.CountingNumbers | None = None,
     temperatures: Sequence[float] = _TEMPERATURES,
     solver: fixed_point.Solver | None = None,
-    tolerance: float = 1e-4,
+    tolerance: float = _TOLERANCE,
 ) -> Best:
     """A good assignment and an upper bound, by convex belief propagation at falling temperatures.
 
@@ -72,8 +73,8 @@ def argmax(
       counting: a concave free energy; None for :func:`counting.convex`.
       temperatures: of the stages, > 0, in units of the mean range of the potentials.
       solver: of each stage, warm-started from the one before; None for 200 coloured sweeps.
-      tolerance: how far score and bound may be apart, relative to 1 + the bound's size, to count
-        as equal.
+      tolerance: how far score and bound may be apart, in units of the potentials' mean range and
+        beyond rounding, to count as equal.
 
     Returns:
       :class:`Best`: the best of the stages' beliefs, each improved by iterated conditional modes,
@@ -89,12 +90,12 @@ def argmax(
     solver = fixed_point.Solver(num_steps=200) if solver is None else solver
     plan = schedules.plan(graph, solver.schedule == "coloured")
     potentials = lax.stop_gradient((unary, factors))
-    model = belief_propagation.to_model(*potentials, counting)
+    model = belief_propagation.to_model(graph, *potentials, counting)
     epsilons = _mean_range(model) * jnp.asarray(temperatures, model.unary.dtype)
 
     def stage(carry, epsilon):
         scores, best = carry  # messages in units of the score
-        scaled = belief_propagation.to_model(*potentials, counting, epsilon)
+        scaled = belief_propagation.to_model(graph, *potentials, counting, epsilon)
         start = jnp.where(scores > -jnp.inf, scores / epsilon, 0.0)
         sent, _, residual = fixed_point.iterate(plan, solver, scaled, start)
         scores = sent * epsilon
@@ -115,9 +116,8 @@ def argmax(
     best = Best(nobody, none, -none, jnp.bool_(False), jnp.bool_(False))
     start = jnp.zeros((graph.num_states, plan.whole.stop), model.unary.dtype)
     (_, best), _ = lax.scan(stage, (start, best), epsilons)
-    near = best.bound - best.score <= tolerance * (1 + jnp.abs(best.bound))
-    # Nothing is possible, and that is known: both are -inf.
-    return best._replace(certified=near | (best.bound == -jnp.inf))
+    certified = _agree(best.score, best.bound, tolerance * _mean_range(model))
+    return best._replace(certified=certified)
 
 
 def max_product(
@@ -145,7 +145,7 @@ def max_product(
         solver = fixed_point.Solver(schedule="parallel", damping=0.5)
     plan = schedules.plan(graph, solver.schedule == "coloured")
     potentials = lax.stop_gradient((unary, factors))
-    model = belief_propagation.to_model(*potentials, counting)
+    model = belief_propagation.to_model(graph, *potentials, counting)
     sent, _, residual = fixed_point.iterate(
         plan, solver, model, sweeps.initial(plan, model), hard=True
     )
@@ -153,9 +153,15 @@ def max_product(
     states = jnp.argmax(scores, axis=0).astype(jnp.int32)
     score, bound = graphs.score(graph, states, *potentials), free_energy.bound(plan, model, sent)
     states = jnp.where(score > -jnp.inf, states, -1)
-    certified = bound - score <= 1e-4 * (1 + jnp.abs(bound))
-    certified |= bound == -jnp.inf
+    certified = _agree(score, bound, _TOLERANCE * _mean_range(model))
     return Best(states, score, bound, certified, residual <= solver.tolerance), scores.T
+
+
+def _agree(score, bound, slack):
+    """Whether the bound is the score, up to the slack and rounding; -inf is if both are."""
+    rounding = 8 * jnp.finfo(bound.dtype).eps * jnp.abs(bound)
+    near = (bound - score <= slack + rounding) & (score > -jnp.inf) & (bound > -jnp.inf)
+    return near | ((bound == -jnp.inf) & (score == -jnp.inf))
 
 
 def _mean_range(model):

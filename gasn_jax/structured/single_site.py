@@ -48,12 +48,15 @@ def gibbs_sweep(
     """
     unary = numerics.scale(unary, temperature)
     factors = tuple(numerics.scale(table, temperature) for table in factors)
-    uniform = jax.random.uniform(key, (graph.num_variables,), unary.dtype)
+    # At least float32: a half-precision number is too coarse a threshold.
+    precise = jnp.promote_types(unary.dtype, jnp.float32)
+    uniform = jax.random.uniform(key, (graph.num_variables,), precise)
 
     def draw(scores, variables):
         return numerics.inverse_cdf(numerics.softmax(scores, axis=0), uniform[variables])
 
-    return _sweep(graph, unary, factors, draw)(jnp.asarray(states, jnp.int32))
+    sweep = _sweep(graph, unary, factors, draw)
+    return sweep(_checked(graph, states))
 
 
 def iterated_conditional_modes(
@@ -89,9 +92,17 @@ def iterated_conditional_modes(
         _, count, settled = carry
         return ~settled & (count < num_sweeps)
 
-    start = (jnp.asarray(states, jnp.int32), jnp.int32(0), jnp.bool_(False))
+    start = (_checked(graph, states), jnp.int32(0), jnp.bool_(False))
     states, _, settled = lax.while_loop(going_on, step, start)
     return states, graphs.score(graph, states, unary, factors), settled
+
+
+def _checked(graph, states):
+    states = jnp.asarray(states)
+    wanted = (graph.num_variables,)
+    if states.shape != wanted or not jnp.issubdtype(states.dtype, jnp.integer):
+        raise ValueError(f"states must be integers {wanted}, got {states.dtype} {states.shape}")
+    return states.astype(jnp.int32)
 
 
 def _sweep(

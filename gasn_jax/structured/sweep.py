@@ -58,7 +58,7 @@ def make(
             sent = jnp.concatenate([send(group, messages) for group in block.groups], axis=1)
             heard = _gather(block, model.unary, sent)[:, block.owner]
             part = slice(block.start, block.stop)
-            possible = heard > -jnp.inf
+            possible = heard != -jnp.inf  # a NaN is let through
             new = share[None, part] * jnp.where(possible, heard, 0.0)
             new = new - jnp.where(possible, sent, 0.0)
             new = numerics.log_softmax(jnp.where(possible, new, -jnp.inf), axis=0)

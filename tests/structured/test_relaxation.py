@@ -109,6 +109,28 @@ def test_a_tighter_free_energy_and_infeasible_models():
     assert np.all(best.states == -1) and best.score == best.bound == -np.inf and best.certified
 
 
+def test_a_certificate_does_not_grow_with_an_offset():
+    structure = graph.from_edges(6, 2, [(i, j) for i in range(6) for j in range(i)])
+    best_score = enumerated(structure)
+    run = jax.jit(functools.partial(relaxation.argmax, structure, temperatures=(1.0,)))
+    product = jax.jit(functools.partial(relaxation.max_product, structure))
+    for seed in range(30):
+        unary, factors = potentials(structure, seed)
+        exact = best_score(unary, factors)
+        for best in (run(unary.at[0].add(2e4), factors), product(unary.at[0].add(2e4), factors)[0]):
+            if best.certified:
+                assert best.score - 2e4 > exact - 0.05
+
+
+def test_scores_too_large_for_the_dtype_are_not_certified():
+    structure = graph.chain(12, 2)
+    unary = jnp.zeros((12, 2)).at[:, 1].set(1.0).at[0].set(-3e36)
+    best = relaxation.argmax(structure, unary, (jnp.zeros((11, 2, 2)),))
+    assert not best.certified or best.bound > -np.inf
+    nan, _ = relaxation.max_product(structure, unary.at[1].set(jnp.nan), (jnp.zeros((11, 2, 2)),))
+    assert not nan.certified
+
+
 def test_bad_input():
     unary, factors = potentials(GRID, 0)
     with pytest.raises(ValueError, match=r"temperatures must be > 0, got \(1.0, 0.0\)"):

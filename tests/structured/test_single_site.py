@@ -75,4 +75,4 @@ def test_bad_input():
             REGIONS, jnp.zeros(5, int), unary, factors, num_sweeps=0
         )
     with pytest.raises(ValueError, match=r"unary must have shape \(5, 2\), got \(4, 2\)"):
-        single_site.gibbs_sweep(jax.random.key(0), REGIONS, jnp.zeros(5), unary[1:], factors)
+        single_site.gibbs_sweep(jax.random.key(0), REGIONS, jnp.zeros(5, int), unary[1:], factors)
