@@ -148,9 +148,8 @@ def _degrees(graph):
 def _is_forest(graph):
     """Whether variables and factors together form no cycle."""
     nodes = graph.num_variables
-    links = [(rows, nodes) for rows in graph.factors]
     rows, columns = [], []
-    for factors, _ in links:
+    for factors in graph.factors:
         numbers = np.arange(len(factors)) + nodes
         nodes += len(factors)
         rows.append(factors.ravel())

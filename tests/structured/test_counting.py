@@ -1,6 +1,5 @@
 """Counting numbers, spanning trees, and the schedule of messages."""
 
-import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -17,12 +16,15 @@ GRAPHS = {
 PAIRWISE = [name for name in GRAPHS if name != "regions"]
 
 
-@pytest.mark.parametrize("name", GRAPHS)
-@pytest.mark.parametrize("kind", [counting.bethe, counting.convex, counting.tree_reweighted])
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [
+        *((name, kind) for name in GRAPHS for kind in (counting.bethe, counting.convex)),
+        *((name, counting.tree_reweighted) for name in PAIRWISE),
+    ],
+)
 def test_every_variable_is_counted_once_in_all(name, kind):
     structure = GRAPHS[name]
-    if kind is counting.tree_reweighted and name == "regions":
-        pytest.skip("trees are of pairs")
     numbers = kind(structure)
     total = np.array(numbers.variables, float)
     for rows, values in zip(structure.factors, numbers.factors, strict=True):
@@ -108,11 +110,6 @@ def test_a_schedule_sends_every_slot_once_and_never_two_of_a_factor(name, colour
     assert end == num_slots
 
 
-def test_a_grid_has_two_colours_and_a_large_graph_is_quick():
+def test_a_grid_and_a_star_have_two_colours():
     assert schedule.colours(graph.grid(30, 40, 2)).max() == 1
     assert schedule.colours(GRAPHS["star"]).tolist() == [0] + [1] * 9
-
-
-def test_numbers_pass_through_transformations():
-    numbers = counting.convex(GRAPHS["grid"])
-    assert isinstance(jnp.sum(numbers.variables), jnp.ndarray)
