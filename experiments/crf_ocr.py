@@ -230,8 +230,7 @@ def _train_one(config, folder, words):
         step_fn=step_fn,
         batch_fn=batch_fn,
         data=data,
-        # On the CPU a convolution's gradient is many times slower inside a compiled loop.
-        steps_per_call=1 if jax.default_backend() == "cpu" else 100,
+        steps_per_call=loop.steps_per_call(convolutions=True),
     )
     return state["params"]
 

@@ -36,8 +36,7 @@ import dataclasses
 import functools
 import json
 import os
-from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from collections.abc import Mapping
 
 import jax
 import jax.numpy as jnp
@@ -45,14 +44,14 @@ import numpy as np
 from absl import logging
 
 from experiments import common
-from gasn_jax.data import digits, ocr_words
-from gasn_jax.evaluation import samples as statistics
+from experiments.gasn_datasets import DATASETS, Examples, counted, some_of
+from gasn_jax.data import digits
+from gasn_jax.learning import chow_liu
+from gasn_jax.structured import engine, graph
 from gasn_jax.systems import gasn
 from gasn_jax.training import loop, pictures, workdir
-from gasn_jax.training.errors import ConfigError, require
+from gasn_jax.training.errors import require
 
-_NUM_PIXELS = digits.HEIGHT * digits.WIDTH
-_SHOWN = 64
 # Beside the generator's rows of the table: real data, and what counting alone would give.
 _REFERENCES = ("train", "independent", "first_order")
 
@@ -61,14 +60,16 @@ _REFERENCES = ("train", "independent", "first_order")
 class Config(loop.LoopConfig):
     num_steps: int = 3000
     checkpoint_every: int = 1000
-    # What to learn: digits (8x8 pixels, a chain in snake order) or ocr_words (letter strings).
+    # What to learn: digits (8x8 pixels), horses (masks of 32x32 pixels) or ocr_words (letter
+    # strings).
     dataset: str = "digits"
-    # Of digits: chain (pixels in snake order), or grid (4 neighbours, pixels in rows).
+    # Which variables have pairwise scores. Images: chain (snake order), tree (Chow-Liu, of the
+    # training part) or grid (4 neighbours); letter strings: chain.
     structure: str = "chain"
-    # exact, or belief_propagation (of grids): convergent beliefs, and samples by Gibbs sweeps.
+    # exact, or belief_propagation: convergent beliefs, and samples by Gibbs sweeps.
     inference: str = "exact"
-    # Folder that holds ocr_letters/; empty for the environment variable GASN_DATA, then
-    # ../shared/data. The digits come with scikit-learn.
+    # Folder that holds ocr_letters/ and weizmann_horses/; empty for the environment variable
+    # GASN_DATA, then ../shared/data. The digits come with scikit-learn.
     data_dir: str = ""
     # The part that samples are compared with: test, or validation, on which settings were chosen.
     held_out: str = "test"
@@ -82,7 +83,9 @@ class Config(loop.LoopConfig):
     pairwise: bool = True
     # Size of the noise vector z, standard normal.
     noise_dim: int = 32
-    # Widths of the hidden layers.
+    # Both players' networks: dense, or convolutional (of grids).
+    network: str = "dense"
+    # Widths of the hidden layers, of convolutional networks their channels.
     generator_hidden: tuple[int, ...] = (128, 128)
     discriminator_hidden: tuple[int, ...] = (256, 128)
     # Neighbours that the discriminator's shared window sees together; 1 for none.
@@ -104,25 +107,34 @@ class Config(loop.LoopConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         for name, allowed in (
-            ("dataset", tuple(_DATASETS)),
+            ("dataset", tuple(DATASETS)),
             ("held_out", ("validation", "test")),
+            ("structure", ("chain", "tree", "grid")),
+            ("inference", ("exact", "belief_propagation")),
         ):
             value = getattr(self, name)
             require(value in allowed, name, f"one of {', '.join(allowed)}", value)
-        fits = self.structure == "chain" or self.dataset == "digits"
-        require(fits, "structure", f"chain for {self.dataset}", self.structure)
+        if not DATASETS[self.dataset].height:
+            for name, only in (("structure", "chain"), ("inference", "exact")):
+                value = getattr(self, name)
+                require(value == only, name, f"{only} for {self.dataset}", value)
         for name, least in (("num_seeds", 1), ("batch_size", 1), ("num_eval_samples", 2)):
             require(getattr(self, name) >= least, name, f">= {least}", getattr(self, name))
         self.system()
 
-    def system(self) -> gasn.GASNConfig:
-        """Returns the system's config; its ValueError names the field that is out of range."""
+    def system(self, train_part: Examples | None = None) -> gasn.GASNConfig:
+        """Returns the system's config; its ValueError names the field that is out of range.
+
+        A tree is that of the training part; without it, any.
+        """
         names = {field.name for field in dataclasses.fields(gasn.GASNConfig)}
         ours = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        dataset = DATASETS[self.dataset]
         return gasn.GASNConfig(
             **{name: value for name, value in ours.items() if name in names},
-            **_DATASETS[self.dataset].system,
-            height=digits.HEIGHT if self.structure == "grid" else 0,
+            engine=self._engine(train_part),
+            variable_length=not dataset.height,
+            height=dataset.height,
             noise="normal",
             activation="leaky_relu",
             output_scale=self.temperature,
@@ -130,12 +142,28 @@ class Config(loop.LoopConfig):
             optimizer="adam",
         )
 
+    def _engine(self, train_part: Examples | None) -> engine.Engine:
+        dataset = DATASETS[self.dataset]
+        sizes = dataset.num_variables, dataset.num_states
+        exact = self.inference == "exact"
+        if self.structure == "chain":
+            return engine.Chain(*sizes) if exact else engine.Loopy(graph.chain(*sizes))
+        if self.structure == "tree":
+            parents = np.arange(-1, dataset.num_variables - 1)
+            if train_part is not None:
+                parents = chow_liu.parents(train_part.states, dataset.num_states)
+            tree = graph.tree(dataset.num_states, parents)
+            return engine.Tree(tree) if exact else engine.Loopy(tree)
+        width = dataset.num_variables // dataset.height
+        grid = graph.grid(dataset.height, width, dataset.num_states)
+        return engine.Grid(grid, dataset.height) if exact else engine.Loopy(grid)
 
-class Examples(NamedTuple):
-    """States [M, N], -1 beyond the length, and lengths [M]."""
-
-    states: np.ndarray
-    lengths: np.ndarray
+    def order(self) -> np.ndarray:
+        """Where in an example each variable stands, [N]; a chain of pixels winds like a snake."""
+        dataset = DATASETS[self.dataset]
+        if self.structure != "chain" or not dataset.height:
+            return np.arange(dataset.num_variables)
+        return digits.snake_order(dataset.height, dataset.num_variables // dataset.height)
 
 
 # {row of the table: {statistic: [num_seeds] numbers}}
@@ -145,12 +173,7 @@ Evaluation = dict[str, dict[str, list[float]]]
 def train(config: Config, directory: str) -> Evaluation:
     """Trains (or restores) the models, writes all files, and returns the table's numbers."""
     real = load(config)
-    if config.num_eval_samples > len(real["train"].states):
-        raise ConfigError(
-            f"num_eval_samples: wanted at most {len(real['train'].states)}, the training part, "
-            f"got {config.num_eval_samples}"
-        )
-    system = config.system()
+    system = config.system(real["train"])
 
     def init_fn(key):
         keys = jax.random.split(key, config.num_seeds)
@@ -173,19 +196,20 @@ def train(config: Config, directory: str) -> Evaluation:
         init_fn=init_fn,
         step_fn=step_fn,
         batch_fn=batch_fn,
-        data=real["train"],
+        data=real["train"]._replace(states=real["train"].states[:, config.order()]),
+        steps_per_call=loop.steps_per_call(convolutions=config.network == "convolutional"),
     )
     drawn = draw(config, state.average, real["train"])
     evaluation = evaluate(config, real, drawn)
     _write_table(directory, evaluation)
-    _DATASETS[config.dataset].save_samples(config, directory, real[config.held_out], drawn)
+    DATASETS[config.dataset].save_samples(directory, real[config.held_out], drawn)
     _save_curves(directory)
     return evaluation
 
 
 def load(config: Config) -> dict[str, Examples]:
     """The parts train, validation and test of the config's dataset."""
-    return _DATASETS[config.dataset].load(config)
+    return DATASETS[config.dataset].load(config.data_dir)
 
 
 def draw(config: Config, params, train_part: Examples) -> dict[str, Examples]:
@@ -193,20 +217,22 @@ def draw(config: Config, params, train_part: Examples) -> dict[str, Examples]:
 
     Lengths are those of as many training examples, for the generator does not model them.
     """
-    lengths = _some_of(train_part, config.num_eval_samples).lengths
+    system = config.system(train_part)
+    count = config.num_eval_samples
+    lengths = np.resize(some_of(train_part, count).lengths, count)
     keys = jax.random.split(jax.random.key(config.seed), config.num_seeds)
 
     @jax.jit
     @functools.partial(jax.vmap, in_axes=(0, 0, None))
     def both(params, key, lengths):
-        system = config.system()
         return {
             "samples": gasn.sample(system, params, key, lengths),
             "map": gasn.sample(system, params, key, lengths, mode="map"),
         }
 
     drawn = jax.device_get(both(params, keys, lengths))
-    return {name: Examples(drawn[name], lengths) for name in ("samples", "map")}
+    back = digits.inverse_order(config.order())
+    return {name: Examples(drawn[name][..., back], lengths) for name in ("samples", "map")}
 
 
 def evaluate(
@@ -214,117 +240,17 @@ def evaluate(
 ) -> Evaluation:
     """Compares the models' draws, and the reference rows, with the held-out part."""
     rows = {name: (examples.states, examples.lengths) for name, examples in drawn.items()}
-    some = _some_of(real["train"], config.num_eval_samples)
+    some = some_of(real["train"], config.num_eval_samples)
     rng = np.random.RandomState(config.seed)
-    references = (some, _counted(rng, some, order=0), _counted(rng, some, order=1))
+    references = (some, counted(rng, some, order=0), counted(rng, some, order=1))
     for name, examples in zip(_REFERENCES, references, strict=True):
         rows[name] = (examples.states[None], examples.lengths)
-    compare = _DATASETS[config.dataset].compare(real, config.held_out)
+    compare = DATASETS[config.dataset].compare(real, config.held_out)
     evaluation = {}
     for name, (states, lengths) in rows.items():
         numbers = [compare(Examples(one, lengths), name == "train") for one in states]
         evaluation[name] = {key: [float(row[key]) for row in numbers] for key in numbers[0]}
     return evaluation
-
-
-@jax.jit
-def _digit_statistics(states, reference):
-    return {
-        "mean_error": statistics.mean_error(states, reference),
-        "covariance_error": statistics.covariance_error(states, reference),
-        "mmd": statistics.hamming_mmd(states, reference),
-    }
-
-
-def _compare_digits(real: Mapping[str, Examples], held_out: str) -> Callable:
-    train_states, reference = real["train"].states, real[held_out].states
-
-    def compare(examples: Examples, is_train: bool) -> dict[str, float]:
-        # Of training data itself there is nothing to say, so the held-out part stands there.
-        distances = _hamming(reference if is_train else examples.states, train_states).min(1)
-        nearest = {"nearest_train": distances.mean(), "copies": np.mean(distances == 0)}
-        return jax.device_get(_digit_statistics(examples.states, reference)) | nearest
-
-    return compare
-
-
-@jax.jit
-def _word_statistics(examples, reference, train_part):
-    both, options = (*examples, *reference), dict(num_states=ocr_words.NUM_LETTERS)
-    seen = statistics.seen_bigrams(*train_part, **options)
-    return {
-        "bigram_error": statistics.bigram_error(*both, **options),
-        "unseen_bigrams": statistics.unseen_bigram_rate(examples.states, examples.lengths, seen),
-        "position_error": statistics.length_unigram_error(*both, **options),
-    }
-
-
-def _compare_words(real: Mapping[str, Examples], held_out: str) -> Callable:
-    vocabulary = {row.tobytes() for row in real["train"].states}
-
-    def compare(examples: Examples, is_train: bool) -> dict[str, float]:
-        del is_train
-        words = [row.tobytes() for row in np.asarray(examples.states, np.int32)]
-        known = [word for word in words if word in vocabulary]
-        shares = {"words": len(known) / len(words), "distinct_words": len(set(known))}
-        numbers = _word_statistics(examples, real[held_out], real["train"])
-        return jax.device_get(numbers) | shares
-
-    return compare
-
-
-def _pixel_order(config: Config) -> np.ndarray:
-    """Which pixel each variable is, [64]."""
-    if config.structure == "grid":
-        return np.arange(_NUM_PIXELS)
-    return digits.snake_order(digits.HEIGHT, digits.WIDTH)
-
-
-def _load_digits(config: Config) -> dict[str, Examples]:
-    parts = {}
-    for name, part in digits.load()._asdict().items():
-        states = part.images.reshape(-1, _NUM_PIXELS)[:, _pixel_order(config)]
-        parts[name] = Examples(states, np.full(len(states), _NUM_PIXELS, np.int32))
-    return parts
-
-
-def _load_words(config: Config) -> dict[str, Examples]:
-    splits = ocr_words.split_by_fold(ocr_words.load(config.data_dir or None))
-    return {name: Examples(part.states, part.lengths) for name, part in splits._asdict().items()}
-
-
-def _some_of(examples: Examples, count: int) -> Examples:
-    chosen = np.random.RandomState(0).permutation(len(examples.states))[:count]
-    return Examples(examples.states[chosen], examples.lengths[chosen])
-
-
-def _counted(rng: np.random.RandomState, examples: Examples, order: int) -> Examples:
-    """Examples of a model by counting, among those of each length.
-
-    With order 0 every position is drawn from its own frequencies, with order 1 from those that
-    follow the state before it: the best that a generator can do without any noise vector, without
-    and with pairwise scores.
-    """
-    states = examples.states.copy()
-    for length in np.unique(examples.lengths):
-        rows = np.flatnonzero(examples.lengths == length)
-        source = examples.states[rows]
-        for position in range(length):
-            group = np.zeros(len(rows), int)
-            donor_group = np.zeros(len(rows), int)
-            if order and position:
-                group, donor_group = states[rows, position - 1], source[:, position - 1]
-            for state in np.unique(group):
-                takers = rows[group == state]
-                donors = source[donor_group == state, position]
-                states[takers, position] = rng.choice(donors, len(takers))
-    return Examples(states, examples.lengths)
-
-
-def _hamming(left: np.ndarray, right: np.ndarray) -> np.ndarray:
-    """Numbers of positions [M, K] in which binary rows differ."""
-    left, right = left.astype(np.float32), right.astype(np.float32)
-    return left @ (1 - right).T + (1 - left) @ right.T
 
 
 def _write_table(directory: str, evaluation: Evaluation) -> None:
@@ -349,40 +275,6 @@ def spread(values) -> float:
     return float(np.std(values, ddof=1)) if len(values) > 1 else 0.0
 
 
-def _save_digits(
-    config: Config, directory: str, held_out: Examples, drawn: Mapping[str, Examples]
-) -> None:
-    shown = {
-        "real, held out": held_out.states,
-        "samples": drawn["samples"].states[0],
-        "MAP": drawn["map"].states[0],
-    }
-    back = digits.inverse_order(_pixel_order(config))
-    pictures.save_side_by_side(
-        os.path.join(directory, "samples.png"),
-        {
-            name: states[:_SHOWN, back].reshape(-1, digits.HEIGHT, digits.WIDTH)
-            for name, states in shown.items()
-        },
-    )
-
-
-def _save_words(
-    config: Config, directory: str, held_out: Examples, drawn: Mapping[str, Examples]
-) -> None:
-    del config
-    columns = (held_out.states, drawn["samples"].states[0], drawn["map"].states[0])
-    lines = ["".join(f"{title:<16}" for title in ("real, held out", "samples", "MAP"))]
-    for words in zip(*(states[:_SHOWN] for states in columns), strict=False):
-        lines.append("".join(f"{_spell(word):<16}" for word in words))
-    with open(os.path.join(directory, "samples.txt"), "w", encoding="utf-8") as file:
-        file.write("\n".join(line.rstrip() for line in lines) + "\n")
-
-
-def _spell(states: np.ndarray) -> str:
-    return "".join(chr(ord("a") + state) for state in states if state != ocr_words.PADDING)
-
-
 def _save_curves(directory: str) -> None:
     lines = workdir.read_metrics(directory)
     if lines:
@@ -395,33 +287,6 @@ def _save_curves(directory: str) -> None:
             ylabel="mean D(x)",
             title="What the discriminator thinks",
         )
-
-
-class _Dataset(NamedTuple):
-    system: dict[str, Any]  # fields of GASNConfig that the data fix
-    load: Callable[[Config], dict[str, Examples]]
-    compare: Callable[[Mapping[str, Examples], str], Callable]
-    save_samples: Callable[[Config, str, Examples, Mapping[str, Examples]], None]
-
-
-_DATASETS = {
-    "digits": _Dataset(
-        {"num_variables": _NUM_PIXELS, "num_states": 2},
-        _load_digits,
-        _compare_digits,
-        _save_digits,
-    ),
-    "ocr_words": _Dataset(
-        {
-            "num_variables": ocr_words.MAX_LENGTH,
-            "num_states": ocr_words.NUM_LETTERS,
-            "variable_length": True,
-        },
-        _load_words,
-        _compare_words,
-        _save_words,
-    ),
-}
 
 
 if __name__ == "__main__":

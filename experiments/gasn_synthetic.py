@@ -145,7 +145,7 @@ def init(config: Config, key: jax.Array) -> State:
 
 def real_strings(config: Config) -> gasn.GASNBatch:
     """The batch of every step, for every seed: nothing but 11111."""
-    shape, num_variables = (config.num_seeds, config.batch_size), config.system.num_variables
+    shape, num_variables = (config.num_seeds, config.batch_size), config.system.engine.num_variables
     return gasn.GASNBatch(
         states=jnp.full((*shape, num_variables), _STATE, jnp.int32),
         lengths=jnp.full(shape, num_variables, jnp.int32),
@@ -164,7 +164,7 @@ def make_step_fn(config: Config) -> Any:
         belief = jax.lax.cond(
             (step % config.log_every == 0) | (step == config.num_steps),
             lambda: mean_beliefs(config, runs.average, eval_key),
-            lambda: jnp.zeros((config.num_seeds, config.system.num_variables)),
+            lambda: jnp.zeros((config.num_seeds, config.system.engine.num_variables)),
         )
         metrics |= {"belief": belief, "good_seeds": jnp.sum(is_good(belief))}
         return State(step, runs), metrics
@@ -191,7 +191,7 @@ def generate(config: Config, state: State) -> dict[str, jax.Array]:
     # The loop draws from the keys 0 to num_steps.
     key = jax.random.fold_in(jax.random.key(config.seed), config.num_steps + 1)
     belief_key, map_key = jax.random.split(key)
-    lengths = jnp.full(config.num_eval, config.system.num_variables)
+    lengths = jnp.full(config.num_eval, config.system.engine.num_variables)
     states = jax.vmap(lambda p, key: gasn.sample(config.system, p, key, lengths, mode="map"))(
         state.runs.average, jax.random.split(map_key, config.num_seeds)
     )
@@ -244,7 +244,7 @@ def draw(
     config: Config, path: str | os.PathLike[str], curves: Curves, samples: dict[str, Any]
 ) -> None:
     """Writes Figure 1 (a), (b) and (c) as PNG and CSV."""
-    names = [f"x{i}" for i in range(1, config.system.num_variables + 1)]
+    names = [f"x{i}" for i in range(1, config.system.engine.num_variables + 1)]
     runs = f"{config.num_seeds} seeds, {config.setting}"
     low, middle, high = np.percentile(curves.objective, (10, 50, 90), axis=1)
     pictures.save_curves(
@@ -296,7 +296,7 @@ def write_tables(path: str | os.PathLike[str], summary: dict[str, Any], curves: 
 def _beliefs(
     config: Config, params: Any, key: jax.Array, num_samples: int
 ) -> Float[Array, "S B N"]:
-    lengths = jnp.full(num_samples, config.system.num_variables)
+    lengths = jnp.full(num_samples, config.system.engine.num_variables)
     beliefs = jax.vmap(lambda p, key: gasn.beliefs(config.system, p, key, lengths))
     return beliefs(params, jax.random.split(key, config.num_seeds))[..., _STATE]
 

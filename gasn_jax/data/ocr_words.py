@@ -21,7 +21,6 @@ MIT, 1995; B. Taskar, C. Guestrin, D. Koller, "Max-Margin Markov Networks", NIPS
 
 import gzip
 import os
-import zipfile
 import zlib
 from collections.abc import Iterable
 from pathlib import Path
@@ -30,7 +29,7 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Int, UInt8
 
-from gasn_jax.data import locate
+from gasn_jax.data import archive, locate
 
 NUM_LETTERS = 26
 MAX_LENGTH = 14
@@ -152,7 +151,7 @@ def read_npz(path: str | os.PathLike) -> Letters:
       DataError: the file is no such archive, or a field is missing or has a wrong type, shape or
         value; names the file and the field.
     """
-    fields = _read_fields(path)
+    fields = archive.read(path, _FIELDS)
     packed = fields.pop("pixels_packed")
     num_letters = fields["letter"].size
     for name, field in fields.items():
@@ -278,28 +277,6 @@ def _integer(where: str, name: str, value: str) -> int:
         return int(value)
     except ValueError:
         raise locate.DataError(f"{where}: {name} must be an integer, got {value!r}") from None
-
-
-def _read_fields(path: str | os.PathLike) -> dict[str, np.ndarray]:
-    fields: dict[str, np.ndarray] = {}
-    name = _FIELDS[0]
-    with open(path, "rb") as file:
-        # Else numpy takes the file for a pickle, and says so.
-        if not zipfile.is_zipfile(file):
-            raise locate.DataError(f"{path}: is not an .npz archive")
-        file.seek(0)
-        try:
-            with np.load(file, allow_pickle=False) as archive:
-                for name in _FIELDS:
-                    fields[name] = archive[name]
-        # a corrupt archive raises a dozen unrelated types, from zlib's to MemoryError
-        except Exception as error:
-            reason = " ".join(str(error).split())
-            raise locate.DataError(f"{path}: cannot read field {name}: {reason}") from error
-    for name, field in fields.items():
-        if not (isinstance(field, np.ndarray) and np.issubdtype(field.dtype, np.integer)):
-            raise locate.DataError(f"{path}: field {name} must be an array of integers")
-    return fields
 
 
 def _check_values(path: str | os.PathLike, fields: dict[str, np.ndarray]) -> None:

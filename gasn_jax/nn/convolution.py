@@ -6,6 +6,8 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from gasn_jax.nn import mlp
+
 
 class ImageChain(nn.Module):
     """Scores of a chain whose variables each come with an image: a neural chain CRF.
@@ -45,3 +47,73 @@ class ImageChain(nn.Module):
             steps = self.param("transitions", nn.initializers.zeros, shape)
         unary = nn.Dense(self.num_states)(x)
         return unary, jnp.broadcast_to(steps, (x.shape[0] - 1, *shape))
+
+
+class GridPotentials(nn.Module):
+    """Scores of a grid with 4 neighbours, painted by convolutions from a noise vector.
+
+    A dense layer makes a small image, which doubles its height and width and is convolved (3x3)
+    once for each further layer; a last convolution makes the scores. Factors come in the order of
+    :func:`gasn_jax.structured.graph.grid`: rightward, then downward.
+
+    Attributes:
+      height, width: H and W, divisible by 2 for every layer but the first.
+      num_states: L.
+      hidden: channels of the layers.
+      activation: a key of ``mlp.ACTIVATIONS``.
+      pairwise: False drops the pairwise scores (they become zero), leaving the rest as it is.
+      output_scale: factor on the initial kernel of the last layer.
+    """
+
+    height: int
+    width: int
+    num_states: int
+    hidden: Sequence[int] = (64, 32)
+    activation: str = "leaky_relu"
+    pairwise: bool = True
+    output_scale: float = 1.0
+
+    @nn.compact
+    def __call__(self, z: Float[Array, "Z"]) -> tuple[Float[Array, "N L"], Float[Array, "F L L"]]:
+        """Scores ``(unary, pairwise)`` for a noise vector [Z], of N = H W variables."""
+        activation, (first, *others) = mlp.ACTIVATIONS[self.activation], self.hidden
+        small = self.height >> len(others), self.width >> len(others), first
+        x = nn.Dense(small[0] * small[1] * first, kernel_init=mlp.lecun_normal())(z)
+        x = activation(x).reshape(small)
+        for channels in others:
+            x = jnp.repeat(jnp.repeat(x, 2, axis=0), 2, axis=1)
+            x = activation(nn.Conv(channels, (3, 3))(x))
+        shape = (self.num_states, self.num_states)
+        num_outputs = self.num_states + 2 * self.num_states**2 * self.pairwise
+        kernel_init = mlp.lecun_normal(self.output_scale)
+        scores = nn.Conv(num_outputs, (3, 3), kernel_init=kernel_init)(x)
+        unary = scores[..., : self.num_states].reshape(-1, self.num_states)
+        right = self.height * (self.width - 1)
+        if not self.pairwise:
+            num_factors = right + (self.height - 1) * self.width
+            return unary, jnp.zeros((num_factors, *shape), unary.dtype)
+        pairs = scores[..., self.num_states :].reshape(self.height, self.width, 2, *shape)
+        parts = (pairs[:, :-1, 0], pairs[:-1, :, 1])
+        return unary, jnp.concatenate([part.reshape(-1, *shape) for part in parts])
+
+
+class ImageCritic(nn.Module):
+    """A logit for an image of (soft) one-hot pixels, by convolutions that halve it.
+
+    Attributes:
+      height: H, of N = H W variables.
+      hidden: channels of the convolutions (4x4, every second pixel).
+      activation: a key of ``mlp.ACTIVATIONS``.
+    """
+
+    height: int
+    hidden: Sequence[int] = (32, 64)
+    activation: str = "leaky_relu"
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "N L"]) -> Float[Array, ""]:
+        """The logit, a scalar."""
+        x = x.reshape(self.height, -1, x.shape[-1])
+        for channels in self.hidden:
+            x = mlp.ACTIVATIONS[self.activation](nn.Conv(channels, (4, 4), strides=(2, 2))(x))
+        return nn.Dense(1)(x.reshape(-1))[0]

@@ -14,6 +14,14 @@ ACTIVATIONS: dict[str, Callable] = {
 }
 
 
+def lecun_normal(scale: float = 1.0) -> nn.initializers.Initializer:
+    """Flax's default initializer of a kernel, times ``scale``; an input of width 0 has one too."""
+    normal = nn.initializers.variance_scaling(scale**2, "fan_in", "truncated_normal")
+    return lambda key, shape, *args: (
+        normal(key, shape, *args) if scale and shape[0] else jnp.zeros(shape, *args)
+    )
+
+
 class MLP(nn.Module):
     """Dense layers on a vector [D], with an activation between them and none at the end.
 
@@ -31,8 +39,8 @@ class MLP(nn.Module):
     def __call__(self, x: Float[Array, "D"]) -> Float[Array, "F"]:
         """The output vector [F], F the last of ``features``."""
         for width in self.features[:-1]:
-            x = ACTIVATIONS[self.activation](nn.Dense(width, kernel_init=_lecun_normal(1.0))(x))
-        return nn.Dense(self.features[-1], kernel_init=_lecun_normal(self.output_scale))(x)
+            x = ACTIVATIONS[self.activation](nn.Dense(width, kernel_init=lecun_normal())(x))
+        return nn.Dense(self.features[-1], kernel_init=lecun_normal(self.output_scale))(x)
 
 
 class PairwisePotentials(nn.Module):
@@ -102,11 +110,3 @@ class SequenceCritic(nn.Module):
             features = ACTIVATIONS[self.activation](nn.Dense(self.window_features)(runs))
             inputs = jnp.concatenate([inputs, jnp.mean(features, axis=0)])
         return MLP((*self.hidden, 1), self.activation)(inputs)[0]
-
-
-def _lecun_normal(scale: float) -> nn.initializers.Initializer:
-    """Flax's default initializer of a kernel, times ``scale``; an input of width 0 has one too."""
-    normal = nn.initializers.variance_scaling(scale**2, "fan_in", "truncated_normal")
-    return lambda key, shape, *args: (
-        normal(key, shape, *args) if scale and shape[0] else jnp.zeros(shape, *args)
-    )

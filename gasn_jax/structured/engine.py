@@ -4,7 +4,7 @@ An engine is static and hashable. It has ``num_variables`` N, ``num_states`` L, 
 and three functions of the scores ``unary`` [N, L] and ``pairwise`` [F, L, L] of one example:
 ``marginals``, ``sample`` and ``argmax``. Only chains have a ``length``.
 
-Loopy grids are sampled by Gibbs sweeps from independent draws of the beliefs: they leave the
+Loopy models are sampled by Gibbs sweeps from independent draws of the beliefs: they leave the
 model's own distribution unchanged, and so are right in the limit, whereas perturbed MAP problems
 sample from another distribution however exactly they are solved. A few sweeps only remove what
 neighbours disagree on; long-range structure must be in the beliefs they start from.
@@ -23,9 +23,11 @@ from gasn_jax.structured import belief_propagation, counting, relaxation, single
 from gasn_jax.structured import chain as chains
 from gasn_jax.structured import graph as graphs
 from gasn_jax.structured import grid as grids
+from gasn_jax.structured import tree as trees
 
 Temperature = float | Float[Array, ""]
 Length = Int[Array, ""] | None
+Unary = Float[Array, "N L"]
 
 
 class Beliefs(NamedTuple):
@@ -49,6 +51,10 @@ class Chain:
     num_variables: int
     num_states: int
 
+    def __post_init__(self):
+        """Raises ValueError for sizes below 1."""
+        graphs.chain(self.num_variables, self.num_states)
+
     @property
     def num_factors(self) -> int:
         """One less than the variables."""
@@ -62,9 +68,16 @@ class Chain:
         return Beliefs(result.unary, result.pairwise, jnp.bool_(True))
 
     def sample(
-        self, key: Key[Array, ""], unary, pairwise, *, temperature: Temperature = 1.0, length=None
+        self,
+        key: Key[Array, ""],
+        unary,
+        pairwise,
+        *,
+        temperature: Temperature = 1.0,
+        length: Length = None,
+        beliefs: Unary | None = None,
     ) -> Int[Array, "N"]:
-        """One exact sample, -1 beyond the length."""
+        """One exact sample, -1 beyond the length; ``beliefs`` are not needed."""
         return chains.sample(
             key, unary, pairwise, num_samples=1, temperature=temperature, length=length
         )[0]
@@ -75,54 +88,115 @@ class Chain:
 
 
 @dataclasses.dataclass(frozen=True)
-class Grid:
-    """A grid with 4 neighbours, exact column by column: O(width L^(2 height))."""
+class _OfGraph:
+    """What the engines below share: the scores are those of a graph, in its factors' order."""
 
-    height: int
-    width: int
-    num_states: int
+    graph: graphs.FactorGraph
 
-    @property
-    def graph(self) -> graphs.FactorGraph:
-        """The graph whose factors the pairwise scores belong to."""
-        return graphs.grid(self.height, self.width, self.num_states)
+    def __post_init__(self):
+        """Raises ValueError for factors of more than two variables."""
+        if self.graph.arities not in ((), (2,)):
+            raise ValueError(f"factors must join 2 variables, got arities {self.graph.arities}")
 
     @property
     def num_variables(self) -> int:
-        """Height times width; variable ``row * width + column``."""
-        return self.height * self.width
+        """N."""
+        return self.graph.num_variables
+
+    @property
+    def num_states(self) -> int:
+        """L."""
+        return self.graph.num_states
 
     @property
     def num_factors(self) -> int:
-        """The pairs of neighbours."""
-        return sum(self.graph.factor_shapes[0][:1]) if self.graph.factors else 0
+        """F."""
+        return sum(len(rows) for rows in self.graph.factors)
+
+    def _model(self, unary, pairwise):
+        """The arguments of the functions on graphs."""
+        return self.graph, unary, (pairwise,) if self.graph.factors else ()
+
+    def _beliefs(self, result, converged):
+        none = jnp.zeros((0, self.num_states, self.num_states), result.unary.dtype)
+        return Beliefs(result.unary, result.factors[0] if result.factors else none, converged)
+
+
+@dataclasses.dataclass(frozen=True)
+class Tree(_OfGraph):
+    """A tree or forest, exact."""
+
+    def marginals(
+        self, unary, pairwise, *, temperature: Temperature = 1.0, length: Length = None
+    ) -> Beliefs:
+        """Exact marginals, see :mod:`gasn_jax.structured.tree`."""
+        result = trees.marginals(*self._model(unary, pairwise), temperature=temperature)
+        return self._beliefs(result, jnp.bool_(True))
+
+    def sample(
+        self,
+        key: Key[Array, ""],
+        unary,
+        pairwise,
+        *,
+        temperature: Temperature = 1.0,
+        length: Length = None,
+        beliefs: Unary | None = None,
+    ) -> Int[Array, "N"]:
+        """One exact sample; ``beliefs`` are not needed."""
+        model = self._model(unary, pairwise)
+        return trees.sample(key, *model, num_samples=1, temperature=temperature)[0]
+
+    def argmax(self, unary, pairwise, *, length: Length = None) -> Int[Array, "N"]:
+        """The best states."""
+        return trees.argmax(*self._model(unary, pairwise))[0]
+
+
+@dataclasses.dataclass(frozen=True)
+class Grid(_OfGraph):
+    """A grid of small height, exact: O(N L^(height + 1)) with 4 neighbours.
+
+    Attributes:
+      height: rows, of variables ``row * width + column``.
+    """
+
+    height: int
+
+    def __post_init__(self):
+        """Raises ValueError, too, for more states than one message can hold."""
+        super().__post_init__()
+        grids.check(self.graph, height=self.height)
 
     def marginals(
         self, unary, pairwise, *, temperature: Temperature = 1.0, length: Length = None
     ) -> Beliefs:
         """Exact marginals, see :mod:`gasn_jax.structured.grid`."""
-        result = grids.marginals(
-            *(self.graph, unary, (pairwise,)), height=self.height, temperature=temperature
-        )
-        return Beliefs(result.unary, result.factors[0], jnp.bool_(True))
+        model = self._model(unary, pairwise)
+        result = grids.marginals(*model, height=self.height, temperature=temperature)
+        return self._beliefs(result, jnp.bool_(True))
 
     def sample(
-        self, key: Key[Array, ""], unary, pairwise, *, temperature: Temperature = 1.0, length=None
+        self,
+        key: Key[Array, ""],
+        unary,
+        pairwise,
+        *,
+        temperature: Temperature = 1.0,
+        length: Length = None,
+        beliefs: Unary | None = None,
     ) -> Int[Array, "N"]:
-        """One exact sample."""
-        factors, height = (pairwise,), self.height
-        return grids.sample(
-            key, self.graph, unary, factors, height=height, num_samples=1, temperature=temperature
-        )[0]
+        """One exact sample; ``beliefs`` are not needed."""
+        model, height = self._model(unary, pairwise), self.height
+        return grids.sample(key, *model, height=height, num_samples=1, temperature=temperature)[0]
 
     def argmax(self, unary, pairwise, *, length: Length = None) -> Int[Array, "N"]:
         """The best states."""
-        return grids.argmax(self.graph, unary, (pairwise,), height=self.height)[0]
+        return grids.argmax(*self._model(unary, pairwise), height=self.height)[0]
 
 
 @dataclasses.dataclass(frozen=True)
-class LoopyGrid(Grid):
-    """A grid of any size with 4 neighbours, by belief propagation.
+class Loopy(_OfGraph):
+    """Any graph of pairwise factors, by tree-reweighted belief propagation.
 
     Attributes:
       solver: of the marginals.
@@ -137,29 +211,35 @@ class LoopyGrid(Grid):
     ) -> Beliefs:
         """Tree-reweighted beliefs, see :mod:`gasn_jax.structured.belief_propagation`."""
         result = belief_propagation.marginals(
-            self.graph,
-            unary,
-            (pairwise,),
+            *self._model(unary, pairwise),
             counting=counting.tree_reweighted(self.graph),
             temperature=temperature,
             solver=self.solver,
         )
-        return Beliefs(result.unary, result.factors[0], result.converged)
+        return self._beliefs(result, result.converged)
 
     def sample(
-        self, key: Key[Array, ""], unary, pairwise, *, temperature: Temperature = 1.0, length=None
+        self,
+        key: Key[Array, ""],
+        unary,
+        pairwise,
+        *,
+        temperature: Temperature = 1.0,
+        length: Length = None,
+        beliefs: Unary | None = None,
     ) -> Int[Array, "N"]:
-        """One sample: Gibbs sweeps from independent draws of the beliefs."""
+        """One sample: Gibbs sweeps from independent draws of the beliefs, given or computed."""
         unary, pairwise = lax.stop_gradient((unary, pairwise))
-        beliefs = self.marginals(unary, pairwise, temperature=temperature).unary
+        if beliefs is None:
+            beliefs = self.marginals(unary, pairwise, temperature=temperature).unary
         start_key, sweep_key = jax.random.split(key)
-        uniform = jax.random.uniform(start_key, (self.num_variables,), beliefs.dtype)
-        states = numerics.inverse_cdf(beliefs.T, uniform)
+        uniform = jax.random.uniform(start_key, (self.num_variables,), unary.dtype)
+        states = numerics.inverse_cdf(lax.stop_gradient(beliefs).T, uniform)
+        graph, _, factors = self._model(unary, pairwise)
 
         def sweep(states, key):
-            factors = (pairwise,)
             return single_site.gibbs_sweep(
-                key, self.graph, states, unary, factors, temperature=temperature
+                key, graph, states, unary, factors, temperature=temperature
             ), None
 
         keys = jax.random.split(sweep_key, self.num_sweeps)
@@ -167,7 +247,7 @@ class LoopyGrid(Grid):
 
     def argmax(self, unary, pairwise, *, length: Length = None) -> Int[Array, "N"]:
         """Good states, see :func:`gasn_jax.structured.relaxation.argmax`."""
-        return relaxation.argmax(self.graph, unary, (pairwise,)).states
+        return relaxation.argmax(*self._model(unary, pairwise)).states
 
 
-Engine = Chain | Grid
+Engine = Chain | Tree | Grid | Loopy

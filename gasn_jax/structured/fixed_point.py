@@ -25,6 +25,7 @@ from gasn_jax.structured import sweep as sweeps
 
 _PER_GAP = 8  # sweeps between two looks at the gap
 _STEP_SIZES = (1.0, 0.5, 0.25, 0.1, 0.0)  # of Newton's method, the last a plain sweep
+_MOST_TERMS = 100  # of the power series for a derivative
 _SAFEGUARD = 10.0  # steps are mixed while the move is below this times the first over their number
 
 
@@ -144,7 +145,11 @@ def _newton(plan, solver, model, state, done):
 
 
 def _solve(onward, right):
-    """``x - onward(x) = right``, ``onward`` a sweep's derivative, by at most 600 products."""
+    """``x - onward(x) = right``, ``onward`` a sweep's derivative.
+
+    Where sweeps come to rest the series of its powers does too, and costs one product a term;
+    the rest is left to at most 600 products of GMRES, which has to keep many vectors.
+    """
     tolerance = 1e-10 if right.dtype == jnp.float64 else 1e-6
 
     if not right.size:
@@ -154,6 +159,7 @@ def _solve(onward, right):
         found, _ = jax.scipy.sparse.linalg.gmres(
             matvec,
             right,
+            x0=_power_series(matvec, right, tolerance),
             tol=tolerance,
             restart=60,
             maxiter=10,
@@ -163,6 +169,24 @@ def _solve(onward, right):
 
     # gmres alone could not be transposed: its tolerance depends on the right hand side.
     return lax.custom_linear_solve(lambda x: x - onward(x), right, solve, solve)
+
+
+def _power_series(matvec, right, tolerance):
+    """``sum_k (1 - matvec)^k right`` until what is left is small; zero if it does not shrink."""
+    wanted = jnp.sum(right**2)
+
+    def add(carry):
+        count, found, left, _ = carry
+        found, left = found + left, left - matvec(left)
+        return count + 1, found, left, jnp.sum(left**2)
+
+    def going_on(carry):
+        count, _, _, size = carry
+        return (count < _MOST_TERMS) & (size > tolerance**2 * wanted) & (size < jnp.inf)
+
+    start = (jnp.int32(0), jnp.zeros_like(right), right, wanted)
+    _, found, _, size = lax.while_loop(going_on, add, start)
+    return jnp.where(size < wanted, found, 0.0)
 
 
 class _State(NamedTuple):

@@ -1,15 +1,21 @@
-r"""Exact inference in grids of small height: a column is one variable of a chain.
+r"""Exact inference in grids of small height, variable by variable.
 
-A column of h variables with L states has :math:`L^h` states of its own, and the factors inside a
-column and between neighbouring columns become the scores of a chain
-(:mod:`gasn_jax.structured.chain`), linear in the potentials. So all is exact, with the gradients
-of chains; the price is :math:`O(w L^{2h})` for w columns. For a binary grid, height 10 is a chain
-of 1024 states.
+Down one column after another, a variable has factors only with those a little before it: in a grid
+with 4 neighbours with the last h, h its height. So the grid is a Markov chain whose state is those
+last k variables, k the farthest that a factor reaches back:
 
-Functions take the graph of :func:`gasn_jax.structured.graph.grid` (4 or 8 neighbours), or any graph
-of pairwise factors inside one column or between neighbouring columns of variables
-``row * width + column``; its potentials ``unary`` [N, L] and ``factors``, one example per call; and
-the static ``height`` = N / width, best the shorter side.
+.. math::  p(x) = \prod_t p(x_t \mid x_{t-k}, \dots, x_{t-1}), \qquad
+   m_t(x_{t-k}, \dots, x_{t-1}) = \log \sum_{x_t} \exp(s_t(x_{t-k}, \dots, x_t)
+   + m_{t+1}(x_{t-k+1}, \dots, x_t))
+
+with :math:`s_t` the scores of :math:`x_t` and of its factors with variables before it. The messages
+:math:`m_t` cost :math:`O(N L^{k+1})`, where joining a column into one variable of a chain would
+cost :math:`L^{2h}` a column. A binary grid of height 10 has 1024 states of a message.
+
+Functions take the graph of :func:`gasn_jax.structured.graph.grid` (4 neighbours: k = h; 8: h + 1),
+or any graph of pairwise factors over variables ``row * width + column``; its potentials ``unary``
+[N, L] and ``factors``, one example per call; and the static ``height`` = N / width, best the
+shorter side.
 """
 
 import functools
@@ -22,12 +28,17 @@ from jax import lax
 from jaxtyping import Array, Float, Int, Key
 
 from gasn_jax import numerics
-from gasn_jax.structured import chain, enumeration
 from gasn_jax.structured import graph as graphs
+from gasn_jax.structured import markov
 
 Temperature = float | Float[Array, ""]
 
 _MOST_STATES = 4096
+
+
+def check(graph: graphs.FactorGraph, *, height: int) -> None:
+    """Raises ``ValueError`` for a graph that is no such grid, or has more than 4096 states S."""
+    _plan(graph, height)
 
 
 def log_partition(
@@ -39,7 +50,8 @@ def log_partition(
     temperature: Temperature = 1.0,
 ) -> Float[Array, ""]:
     """The log-partition function, scalar; ``-inf`` if nothing is possible."""
-    return chain.log_partition(*_columns(graph, height, unary, factors), temperature=temperature)
+    scores = _scores(graph, height, unary, factors, temperature)
+    return _backward(scores, lambda scores: (numerics.logsumexp(scores), None))[0]
 
 
 def marginals(
@@ -74,8 +86,15 @@ def argmax(
 
     The score is differentiable: its gradient is the indicator of the states.
     """
-    columns = lax.stop_gradient(_columns(graph, height, unary, factors))
-    states = _by_variable(graph, height, chain.argmax(*columns)[0])
+    scores = _scores(graph, height, *lax.stop_gradient((unary, factors)), 1.0)
+    best, choices = _backward(scores, lambda scores: (jnp.max(scores, -1), jnp.argmax(scores, -1)))
+
+    def step(last, choices):
+        state = choices[last].astype(jnp.int32)
+        return _shifted(scores, last, state), state
+
+    _, states = lax.scan(step, jnp.int32(0), choices)
+    states = jnp.where(best > -jnp.inf, states[scores.place], -1)
     return states, graphs.score(graph, states, unary, factors)
 
 
@@ -90,9 +109,18 @@ def sample(
     temperature: Temperature = 1.0,
 ) -> Int[Array, "num_samples N"]:
     """Exact independent samples [num_samples, N] int32; -1 if nothing is possible."""
-    columns = _columns(graph, height, unary, factors)
-    drawn = chain.sample(key, *columns, num_samples=num_samples, temperature=temperature)
-    return jax.vmap(lambda states: _by_variable(graph, height, states))(drawn)
+    scores = _scores(graph, height, *lax.stop_gradient((unary, factors)), temperature)
+    log_z, log_transition = _transitions(scores)
+    precise = jnp.promote_types(log_transition.dtype, jnp.float32)
+    uniform = jax.random.uniform(key, (graph.num_variables, num_samples), precise)
+
+    def step(last, inputs):
+        log_transition, uniform = inputs
+        states = numerics.inverse_cdf(jnp.exp(log_transition[last]).T, uniform)
+        return _shifted(scores, last, states), states
+
+    _, states = lax.scan(step, jnp.zeros(num_samples, jnp.int32), (log_transition, uniform))
+    return jnp.where(log_z > -jnp.inf, states[scores.place].T, -1)
 
 
 def log_prob(
@@ -108,13 +136,17 @@ def log_prob(
 
     A sum of conditional log-probabilities, so nothing cancels when scores are large.
     """
-    columns = _columns(graph, height, unary, factors)
-    inside = (states >= 0) & (states < graph.num_states)
-    digits = jnp.where(inside, states, 0).reshape(height, -1)
-    place = graph.num_states ** np.arange(height)[::-1]
-    index = jnp.sum(digits * place[:, None], axis=0)
-    value = chain.log_prob(index, *columns, temperature=temperature)
-    return jnp.where(jnp.all(inside), value, -jnp.inf)
+    possible = graphs.score(graph, states, unary, factors) != -jnp.inf
+    scores = _scores(graph, height, unary, factors, temperature)
+    _, log_transition = _transitions(scores)
+    states = jnp.where(possible, jnp.clip(states, 0, graph.num_states - 1), 0)[scores.order]
+
+    def step(last, inputs):
+        log_transition, state = inputs
+        return _shifted(scores, last, state), log_transition[last, state]
+
+    _, terms = lax.scan(step, jnp.int32(0), (log_transition, states.astype(jnp.int32)))
+    return jnp.where(possible, jnp.sum(jnp.where(possible, terms, 0.0)), -jnp.inf)
 
 
 def entropy(
@@ -126,16 +158,28 @@ def entropy(
     temperature: Temperature = 1.0,
 ) -> Float[Array, ""]:
     """The Shannon entropy in nats, scalar >= 0; 0 if nothing is possible."""
-    return chain.entropy(*_columns(graph, height, unary, factors), temperature=temperature)
+    scores = _scores(graph, height, unary, factors, temperature)
+    log_z, log_transition = _transitions(scores)
+
+    def step(p, log_transition):  # p: of the last variables
+        joint = p[:, None] * jnp.exp(log_transition)
+        terms = jnp.sum(numerics.multiply_log(joint, log_transition))
+        return jnp.sum(joint.reshape(graph.num_states, -1), axis=0), terms
+
+    start = jnp.zeros(log_transition.shape[1], log_transition.dtype).at[0].set(1.0)
+    _, terms = lax.scan(step, start, log_transition)
+    return jnp.where(log_z > -jnp.inf, -jnp.sum(terms), 0.0)
 
 
 class _Plan(NamedTuple):
-    """Where each factor goes; numpy, of one graph and height, with S states of a column."""
+    """A graph in columns; numpy, of one height."""
 
-    states: Int[np.ndarray, "S height"]
-    inside: Int[np.ndarray, "A 4"]  # factor, column, row of its first variable, of its second
-    onward: Int[np.ndarray, "B 4"]  # the same from a column to the next
-    backward: Int[np.ndarray, "C 4"]  # and of factors that name the later column first
+    order: Int[np.ndarray, "N"]  # the variables from one column to the next
+    place: Int[np.ndarray, "N"]  # of each variable in this order
+    position: Int[np.ndarray, "F"]  # of each factor's later variable in the order
+    flip: Int[np.ndarray, "F"]  # whether that is the variable that the factor names first
+    distance: Int[np.ndarray, "F"]  # how far before it the other variable stands, a row of:
+    distances: tuple[int, ...]  # those that occur
 
 
 @functools.lru_cache(maxsize=64)
@@ -144,59 +188,83 @@ def _plan(graph, height):
         raise ValueError(f"a grid's factors must join 2 variables, got arities {graph.arities}")
     if height < 1 or graph.num_variables % height:
         raise ValueError(f"height must divide {graph.num_variables} variables, got {height}")
-    if graph.num_states**height > _MOST_STATES:
-        raise ValueError(
-            f"a column must have at most {_MOST_STATES} states, got {graph.num_states}**{height}"
-        )
+    order = np.arange(graph.num_variables).reshape(height, -1).T.reshape(-1)
+    place = np.argsort(order)
     edges = graph.factors[0] if graph.factors else np.zeros((0, 2), np.int32)
-    rows, columns = np.divmod(edges, graph.num_variables // height)
-    step = columns[:, 1] - columns[:, 0]
-    if np.any(np.abs(step) > 1):
-        number = int(np.argmax(np.abs(step) > 1))
+    first, second = place[edges].T
+    apart = np.abs(first - second)
+    far = graph.num_states ** apart.astype(float) > _MOST_STATES
+    if far.any():
+        number = int(np.argmax(far))
         raise ValueError(
-            f"factor {number} must join variables of one or of neighbouring columns, "
-            f"got {tuple(edges[number].tolist())}"
+            f"in columns of {height}, factor {number} of the variables "
+            f"{tuple(edges[number].tolist())} reaches {apart[number]} variables back, which must "
+            f"have at most {_MOST_STATES} states, got {graph.num_states}**{apart[number]}"
         )
-    places = np.column_stack([np.arange(len(edges)), columns[:, 0], rows])
-    places[step < 0, 1] -= 1
-    parts = (places[step == s] for s in (0, 1, -1))
-    return _Plan(enumeration.configurations([graph.num_states] * height), *parts)
+    distances, rows = np.unique(apart, return_inverse=True)
+    later = np.maximum(first, second)
+    return _Plan(order, place, later, first > second, rows, tuple(distances.tolist()))
 
 
-def _columns(graph, height, unary, factors):
-    """The chain's scores: [width, S] and [width - 1, S, S]."""
+class _Scores(NamedTuple):
+    """The scores of each variable with those before it, in the plan's order."""
+
+    order: Int[np.ndarray, "N"]
+    place: Int[np.ndarray, "N"]
+    distances: tuple[int, ...]  # k is the last, at least 1
+    unary: Float[Array, "N L"]
+    tables: Float[Array, "N D L L"]  # with the variable at each distance before; zero where none
+
+    def of(self, t: Int[Array, ""]) -> Float[Array, "S L"]:
+        """Of the t-th variable, given the states of the last k."""
+        num_states, memory = self.unary.shape[1], self.distances[-1]
+        scores = markov.row(self.unary, t)[None, :]
+        tables = markov.row(self.tables, t)
+        for table, distance in zip(tables, self.distances, strict=True):
+            before, after = num_states ** (memory - distance), num_states ** (distance - 1)
+            table = jnp.broadcast_to(table[:, None, :], (before, num_states, after, num_states))
+            scores = scores + table.reshape(-1, num_states)
+        return scores
+
+
+def _scores(graph, height, unary, factors, temperature):
     plan = _plan(graph, height)
-    unary, tables = graphs.pairwise_potentials(graph, unary, factors)
-    dtype, num_states, width = unary.dtype, graph.num_states, graph.num_variables // height
-    unary = unary.reshape(height, width, num_states)
-    chosen = jax.nn.one_hot(plan.states, num_states, dtype=dtype)  # [S, height, L]
-
-    def placed(values, columns):
-        """Tables between rows of the columns [columns, height, L, height, L]."""
-        result = jnp.zeros((columns, height, num_states, height, num_states), dtype)
-        for places, turn in values:
-            factor, column, first, second = places.T
-            part = tables[factor]
-            if turn:
-                part, first, second = part.swapaxes(1, 2), second, first
-            result = result.at[column, first, :, second, :].add(part)
-        return result
-
-    def total(subscripts, *operands):
-        """The sum of the chosen scores; forbidden where one is: 0 * -inf must not arise."""
-        *chosen, scores = operands
-        forbidden = scores == -jnp.inf
-        einsum = functools.partial(jnp.einsum, subscripts, precision=lax.Precision.HIGHEST)
-        finite = einsum(*chosen, jnp.where(forbidden, 0.0, scores))
-        return jnp.where(einsum(*chosen, forbidden.astype(dtype)) > 0, -jnp.inf, finite)
-
-    inside = total("srx,sqy,crxqy->cs", chosen, chosen, placed([(plan.inside, False)], width))
-    alone = total("srx,rcx->cs", chosen, unary)
-    between = placed([(plan.onward, False), (plan.backward, True)], width - 1)
-    return alone + inside, total("srx,tqy,crxqy->cst", chosen, chosen, between)
+    unary, factors = graphs.pairwise_potentials(graph, unary, factors)
+    unary, factors = (numerics.scale(x, temperature) for x in (unary, factors))
+    distances = plan.distances or (1,)
+    factors = jnp.where(plan.flip[:, None, None], factors.swapaxes(1, 2), factors)
+    tables = jnp.zeros((len(unary), len(distances), *factors.shape[1:]), unary.dtype)
+    tables = tables.at[plan.position, plan.distance].set(factors)
+    return _Scores(plan.order, plan.place, distances, unary[plan.order], tables)
 
 
-def _by_variable(graph, height, columns):
-    """States [N] of the variables from those of the columns [width], -1 from -1."""
-    states = jnp.asarray(_plan(graph, height).states)[jnp.maximum(columns, 0)]
-    return jnp.where(columns[:, None] < 0, -1, states).T.reshape(-1)
+def _backward(scores, reduce):
+    """From the last variable to the first; ``reduce`` makes a message [S] from scores [S, L].
+
+    Returns what is left at the end, a scalar, and what ``reduce`` returns besides, [N, ...].
+    """
+    num_variables, num_states = scores.unary.shape
+    size = num_states ** scores.distances[-1]
+
+    def step(message, t):
+        # The variable that is forgotten at this step comes first: it sees the message repeated.
+        onward = jnp.tile(message.reshape(-1, num_states), (num_states, 1))
+        message, output = reduce(scores.of(t) + onward)
+        top = numerics.finite_max(message)  # without it messages would grow, and lose digits
+        return message - top, (top, output)
+
+    start = jnp.zeros_like(scores.unary, shape=size)
+    message, (tops, outputs) = lax.scan(step, start, jnp.arange(num_variables), reverse=True)
+    # Before the first variable there are none, of any one state.
+    return message[0] + jnp.sum(tops), outputs
+
+
+def _transitions(scores):
+    """The log-partition function, and ``log p(x_t | the last k)``, [N, S, L]."""
+    return _backward(scores, lambda s: (numerics.logsumexp(s), numerics.log_softmax(s)))
+
+
+def _shifted(scores, last, state):
+    """The index of the last k states, once ``state`` has joined them and the first has left."""
+    num_states = scores.unary.shape[1]
+    return last % num_states ** (scores.distances[-1] - 1) * num_states + state

@@ -1,4 +1,4 @@
-"""Generative adversarial structured networks on chains and grids.
+"""Generative adversarial structured networks on chains, trees, grids and other pairwise models.
 
 A network maps noise to the potentials of a pairwise model; inference makes the sample. Training
 differentiates the smoothed generator, whose output is the unary marginals at a temperature
@@ -22,8 +22,10 @@ import optax
 from jaxtyping import Array, Float, Int, Key, PyTree
 
 from gasn_jax.learning import adversarial
-from gasn_jax.nn import mlp
-from gasn_jax.structured import chain, conditioning, engine
+from gasn_jax.nn import convolution, mlp
+from gasn_jax.structured import chain, conditioning
+from gasn_jax.structured import engine as engines
+from gasn_jax.structured import graph as graphs
 
 Params = PyTree
 Potentials = tuple[Float[Array, "N L"], Float[Array, "F L L"]]
@@ -33,23 +35,20 @@ Potentials = tuple[Float[Array, "N L"], Float[Array, "F L L"]]
 class GASNConfig:
     """What a GASN is made of; the defaults are the paper's §4."""
 
-    # chain, or grid: 4 neighbours, variable row * width + column.
-    structure: str = "chain"
-    # Rows of the grid; they divide the variables.
-    height: int = 0
-    # exact, or belief_propagation (of grids), whose samples are a few Gibbs sweeps.
-    inference: str = "exact"
-    # Variables of the model, N.
-    num_variables: int = 5
-    # States of a variable, L.
-    num_states: int = 2
+    # The model and its inference: variables, states, and which pairs have scores.
+    engine: engines.Engine = engines.Chain(5, 2)
     # Whether examples have lengths: the generator then also sees the length it is to fill.
     variable_length: bool = False
     # Size of the noise vector z.
     noise_dim: int = 2
     # Distribution of z: uniform on (0, 1), or standard normal.
     noise: str = "uniform"
-    # Widths of the hidden layers.
+    # Both players: "dense", or "convolutional" for grids with 4 neighbours that are images.
+    network: str = "dense"
+    # Rows of the image, of convolutional networks.
+    height: int = 0
+    # Widths of the hidden layers; of convolutional ones the channels, each layer of half (twice
+    # for the generator) the height and width.
     generator_hidden: tuple[int, ...] = (10,)
     discriminator_hidden: tuple[int, ...] = (10,)
     # tanh, relu or leaky_relu, in both networks.
@@ -86,8 +85,6 @@ class GASNConfig:
 
     def __post_init__(self):
         """Raises ValueError naming the field, what is wanted and what was given."""
-        _require(self.num_variables >= 1, "num_variables", ">= 1", self.num_variables)
-        _require(self.num_states >= 1, "num_states", ">= 1", self.num_states)
         _require(self.noise_dim >= 0, "noise_dim", ">= 0", self.noise_dim)
         _require(self.window >= 1, "window", ">= 1", self.window)
         for name in ("output_scale", "weight_decay", "r1"):
@@ -103,25 +100,23 @@ class GASNConfig:
         for name, allowed in _CHOICES.items():
             value = getattr(self, name)
             _require(value in allowed, name, f"one of {', '.join(allowed)}", value)
-        self._check_structure()
+        if not isinstance(self.engine, engines.Chain):
+            _require(not self.variable_length, "variable_length", "False but for chains", True)
+            _require(self.gradient != "jacobian", "gradient", "jacobian of chains only", "jacobian")
+        if self.network == "convolutional":
+            self._check_image()
 
-    def _check_structure(self):
-        if self.structure == "chain":
-            _require(self.inference == "exact", "inference", "exact for a chain", self.inference)
-            return
-        fits = self.height >= 1 and self.num_variables % self.height == 0
-        wanted = f"a divisor of the {self.num_variables} variables"
-        _require(fits, "height", wanted, self.height)
-        _require(not self.variable_length, "variable_length", "False for a grid", True)
-        wanted = "product or conditioning for a grid"
-        _require(self.gradient != "jacobian", "gradient", wanted, self.gradient)
-
-    def engine(self) -> engine.Engine:
-        """What does the inference."""
-        if self.structure == "chain":
-            return engine.Chain(self.num_variables, self.num_states)
-        kind = engine.Grid if self.inference == "exact" else engine.LoopyGrid
-        return kind(self.height, self.num_variables // self.height, self.num_states)
+    def _check_image(self):
+        num_variables, height = self.engine.num_variables, self.height
+        fits = height >= 1 and num_variables % height == 0
+        _require(fits, "height", f"a divisor of the {num_variables} variables", height)
+        width = num_variables // height
+        wanted = graphs.grid(height, width, self.engine.num_states)
+        ours = None if isinstance(self.engine, engines.Chain) else self.engine.graph
+        _require(ours == wanted, "engine", f"of a {height}x{width} grid with 4 neighbours", ours)
+        halvings = 2 ** max(len(self.generator_hidden) - 1, len(self.discriminator_hidden))
+        fits = height % halvings == 0 and width % halvings == 0
+        _require(fits, "height", f"{height}x{width} halved for every layer", self.height)
 
 
 class GASNBatch(NamedTuple):
@@ -157,9 +152,9 @@ class GASNState(NamedTuple):
 def init(config: GASNConfig, key: Key[Array, ""]) -> GASNState:
     """A fresh state: both networks and their optimizers."""
     generator_key, discriminator_key = jax.random.split(key)
-    length = jnp.asarray(config.num_variables)
+    length = jnp.asarray(config.engine.num_variables)
     z = _condition(config, jnp.zeros(config.noise_dim), length)
-    x = jnp.zeros((config.num_variables, config.num_states))
+    x = jnp.zeros((config.engine.num_variables, config.engine.num_states))
     generator = _generator(config).init(generator_key, z)
     discriminator = _discriminator(config).init(discriminator_key, x)
     return GASNState(
@@ -188,7 +183,7 @@ def train_step(
       ``real_probability`` and ``fake_probability`` (mean D of both kinds), and ``converged``, the
       share of examples whose inference was what it promises: 1 unless by belief propagation.
     """
-    real = jax.nn.one_hot(batch.states, config.num_states)
+    real = jax.nn.one_hot(batch.states, config.engine.num_states)
     fake, pull_back, converged = jax.vjp(
         lambda params: _generate(config, params, key, batch.lengths), state.generator, has_aux=True
     )
@@ -291,7 +286,7 @@ def sample(
     def one(key, z, length):
         scores = potentials(config, params, z, length)
         if mode == "map":
-            return config.engine().argmax(*scores, length=length)
+            return config.engine.argmax(*scores, length=length)
         return _draw(config, key, scores, length)
 
     z = noise(config, noise_key, lengths.shape[0])
@@ -318,8 +313,8 @@ def _generate(config, params, key, lengths):
         p, converged = _beliefs(config, *scores, length)
         if config.discriminator_input == "marginals":
             return p, converged
-        drawn = _draw(config, key, jax.lax.stop_gradient(scores), length)
-        drawn = jax.nn.one_hot(drawn, config.num_states)
+        drawn = _draw(config, key, *jax.lax.stop_gradient((scores, length, p)))
+        drawn = jax.nn.one_hot(drawn, config.engine.num_states)
         # The difference is exactly zero: what is seen is the sample.
         return drawn + (p - jax.lax.stop_gradient(p)), converged
 
@@ -329,9 +324,10 @@ def _generate(config, params, key, lengths):
     return seen, jnp.mean(converged.astype(seen.dtype))
 
 
-def _draw(config, key, scores, length):
-    """One sample of the model, [N], -1 beyond the length."""
-    return config.engine().sample(key, *scores, temperature=config.temperature, length=length)
+def _draw(config, key, scores, length, beliefs=None):
+    """One sample of the model, [N], -1 beyond the length; ``beliefs`` if they are known."""
+    options = dict(temperature=config.temperature, length=length, beliefs=beliefs)
+    return config.engine.sample(key, *scores, **options)
 
 
 def _beliefs(config, unary, pairwise, length) -> tuple[Array, Array]:
@@ -343,7 +339,7 @@ def _beliefs(config, unary, pairwise, length) -> tuple[Array, Array]:
 
 def _marginals(config, unary, pairwise, length):
     options = dict(temperature=config.temperature, length=length)
-    result = config.engine().marginals(unary, pairwise, **options)
+    result = config.engine.marginals(unary, pairwise, **options)
     return result.unary, result.converged
 
 
@@ -382,7 +378,7 @@ def _marginals_backward(config, residuals, cotangents):
         )
     else:
         matrices = conditioning.covariance(
-            lambda u, w: config.engine().marginals(u, w, length=length)[:2],
+            lambda u, w: config.engine.marginals(u, w, length=length)[:2],
             unary,
             pairwise,
             temperature=config.temperature,
@@ -394,28 +390,32 @@ _marginals_by_matrix.defvjp(_marginals_forward, _marginals_backward)
 
 
 def _generator(config):
-    return mlp.PairwisePotentials(
-        num_variables=config.num_variables,
-        num_states=config.num_states,
-        num_factors=config.engine().num_factors,
+    options = dict(
+        num_states=config.engine.num_states,
         hidden=config.generator_hidden,
         activation=config.activation,
         pairwise=config.pairwise,
         output_scale=config.output_scale,
     )
+    num_variables = config.engine.num_variables
+    if config.network == "convolutional":
+        width = num_variables // config.height
+        return convolution.GridPotentials(config.height, width, **options)
+    return mlp.PairwisePotentials(num_variables, num_factors=config.engine.num_factors, **options)
 
 
 def _discriminator(config):
-    return mlp.SequenceCritic(
-        hidden=config.discriminator_hidden, activation=config.activation, window=config.window
-    )
+    options = dict(hidden=config.discriminator_hidden, activation=config.activation)
+    if config.network == "convolutional":
+        return convolution.ImageCritic(config.height, **options)
+    return mlp.SequenceCritic(window=config.window, **options)
 
 
 def _condition(config, z, length):
     """The generator's input: the noise, and the length where examples differ in it."""
     if not config.variable_length:
         return z
-    return jnp.concatenate([z, jax.nn.one_hot(length - 1, config.num_variables)])
+    return jnp.concatenate([z, jax.nn.one_hot(length - 1, config.engine.num_variables)])
 
 
 def _optimizer(config, rate) -> optax.GradientTransformation:
@@ -429,8 +429,7 @@ def _descend(optimizer, gradient, optimizer_state, params):
 
 _FLOAT32_RANGE = float(jnp.finfo(jnp.float32).tiny), float(jnp.finfo(jnp.float32).max)
 _CHOICES: dict[str, tuple[str, ...]] = {
-    "structure": ("chain", "grid"),
-    "inference": ("exact", "belief_propagation"),
+    "network": ("dense", "convolutional"),
     "noise": ("uniform", "normal"),
     "activation": tuple(mlp.ACTIVATIONS),
     "discriminator_input": ("marginals", "straight_through"),

@@ -97,7 +97,8 @@ def train(
       data: a pytree of arrays, handed to the compiled program as an argument.
       steps_per_call: the most steps that one compiled call takes. The result is the same for any
         number from 2 up. 1 compiles a step without a loop around it, which is what a convolution
-        trained on the CPU needs (its gradient is many times slower inside a compiled loop).
+        trained on the CPU needs (its gradient is many times slower inside a compiled loop); see
+        :func:`steps_per_call`.
 
     Returns:
       The final state, arrays on the device.
@@ -120,6 +121,11 @@ def train(
         return _Run(config, problem, run, Checkpoints(run.checkpoints)).finish(
             steps_per_call, signals
         )
+
+
+def steps_per_call(*, convolutions: bool) -> int:
+    """How many steps one compiled call should take: 1 for convolutions on the CPU, else 100."""
+    return 1 if convolutions and jax.default_backend() == "cpu" else 100
 
 
 class _Run(Generic[State, Batch, Data]):

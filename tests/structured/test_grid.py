@@ -1,11 +1,11 @@
-"""Grids beyond the laws: agreement with chains and trees, sizes, refusals."""
+"""Grids beyond the laws: agreement with chains, trees and enumeration, sizes, refusals."""
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from gasn_jax.structured import chain, graph, grid, tree
+from gasn_jax.structured import chain, enumeration, graph, grid, tree
 
 
 def potentials(structure, seed=0, scale=1.0):
@@ -38,6 +38,14 @@ def test_a_grid_without_most_factors_is_a_tree():
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=2e-6, rtol=1e-6), got, wanted)
 
 
+def test_factors_may_reach_farther_than_the_neighbouring_column():
+    structure = graph.from_edges(6, 2, [(5, 0), (0, 1), (4, 1), (2, 3)])
+    unary, factors = potentials(structure)
+    got = grid.marginals(structure, unary, factors, height=2)
+    wanted = enumeration.marginals(lambda x: graph.score(structure, x, unary, factors), [2] * 6)
+    np.testing.assert_allclose(got.unary, wanted, atol=1e-6)
+
+
 def test_a_frustrated_model_of_ten_by_ten():
     structure = graph.grid(10, 10, 2)
     spins = jnp.float32([[1.0, -1.0], [-1.0, 1.0]])
@@ -61,11 +69,11 @@ def test_a_frustrated_model_of_ten_by_ten():
     ("structure", "height", "message"),
     [
         (graph.grid(3, 4, 2), 5, "height must divide 12 variables, got 5"),
-        (graph.grid(13, 2, 2), 13, r"a column must have at most 4096 states, got 2\*\*13"),
         (
-            graph.from_edges(6, 2, [(0, 1), (3, 5)]),
-            2,
-            r"factor 1 must join variables of one or of neighbouring columns, got \(3, 5\)",
+            graph.grid(13, 2, 2),
+            13,
+            r"in columns of 13, factor 0 of the variables \(0, 1\) reaches 13 variables back, "
+            r"which must have at most 4096 states, got 2\*\*13",
         ),
         (graph.from_regions(4, 2, [(0, 1, 2)]), 2, r"must join 2 variables, got arities \(3,\)"),
     ],
