@@ -27,8 +27,8 @@ for one model on 2 CPU cores, compiling and pictures included.
 learns letter strings of 3 to 14 letters instead; `experiments.gasn_words` studies those.
 
 Files, beside those of every run: `evaluation.json` (each number for each seed), `evaluation.csv`
-(mean and standard deviation over the seeds), `samples.png` or `samples.txt`, `curves.png` and its
-CSV.
+(mean and standard deviation over the seeds), `samples.npz` (states [num_seeds, num_eval_samples, N]
+by both modes), `samples.png` or `samples.txt`, `curves.png` and its CSV.
 """
 
 import csv
@@ -202,6 +202,8 @@ def train(config: Config, directory: str) -> Evaluation:
     drawn = draw(config, state.average, real["train"])
     evaluation = evaluate(config, real, drawn)
     _write_table(directory, evaluation)
+    arrays = {name: examples.states.astype(np.int8) for name, examples in drawn.items()}
+    np.savez_compressed(os.path.join(directory, "samples.npz"), allow_pickle=False, **arrays)
     DATASETS[config.dataset].save_samples(directory, real[config.held_out], drawn)
     _save_curves(directory)
     return evaluation
