@@ -52,6 +52,7 @@ from gasn_jax.systems import gasn
 from gasn_jax.training import loop, pictures, workdir
 from gasn_jax.training.errors import require
 
+_HIGHEST_EXACT = 12  # rows of a binary grid
 # Beside the generator's rows of the table: real data, and what counting alone would give.
 _REFERENCES = ("train", "independent", "first_order")
 
@@ -118,6 +119,13 @@ class Config(loop.LoopConfig):
             for name, only in (("structure", "chain"), ("inference", "exact")):
                 value = getattr(self, name)
                 require(value == only, name, f"{only} for {self.dataset}", value)
+        if self.structure != "grid":
+            require(
+                self.network == "dense", "network", f"dense for a {self.structure}", self.network
+            )
+        elif DATASETS[self.dataset].height > _HIGHEST_EXACT:
+            fits = self.inference != "exact"
+            require(fits, "inference", "belief_propagation for so large a grid", self.inference)
         for name, least in (("num_seeds", 1), ("batch_size", 1), ("num_eval_samples", 2)):
             require(getattr(self, name) >= least, name, f">= {least}", getattr(self, name))
         self.system()

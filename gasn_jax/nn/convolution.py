@@ -100,9 +100,12 @@ class GridPotentials(nn.Module):
 class ImageCritic(nn.Module):
     """A logit for an image of (soft) one-hot pixels, by convolutions that halve it.
 
+    In front of each, 2x2 pixels become one of four times the channels. On the CPU that is four
+    times faster than strides, whose derivatives are convolutions with holes.
+
     Attributes:
       height: H, of N = H W variables.
-      hidden: channels of the convolutions (4x4, every second pixel).
+      hidden: channels of the convolutions (3x3).
       activation: a key of ``mlp.ACTIVATIONS``.
     """
 
@@ -115,5 +118,8 @@ class ImageCritic(nn.Module):
         """The logit, a scalar."""
         x = x.reshape(self.height, -1, x.shape[-1])
         for channels in self.hidden:
-            x = mlp.ACTIVATIONS[self.activation](nn.Conv(channels, (4, 4), strides=(2, 2))(x))
+            height, width, _ = x.shape
+            x = x.reshape(height // 2, 2, width // 2, 2, -1).swapaxes(1, 2)
+            x = nn.Conv(channels, (3, 3))(x.reshape(height // 2, width // 2, -1))
+            x = mlp.ACTIVATIONS[self.activation](x)
         return nn.Dense(1)(x.reshape(-1))[0]

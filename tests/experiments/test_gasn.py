@@ -9,8 +9,11 @@ import jax
 import numpy as np
 import pytest
 
-from experiments import common, gasn, gasn_words
-from gasn_jax.data import digits, ocr_words
+from experiments import common, gasn, gasn_datasets, gasn_grids, gasn_horses, gasn_words
+from gasn_jax.data import digits, horses, ocr_words
+from gasn_jax.evaluation import samples as statistics
+from gasn_jax.learning import chow_liu
+from gasn_jax.structured import engine, graph
 from tests import command_line
 
 TINY = dict(
@@ -95,17 +98,60 @@ def test_digits_writes_its_files(digits_run):
     assert len(read_table(path / "curves.csv")) == 2
 
 
+def test_samples_are_kept_as_images(digits_run):
+    path, evaluation = digits_run
+    with np.load(path / "samples.npz", allow_pickle=False) as archive:
+        drawn = {name: archive[name] for name in archive}
+    assert {states.shape for states in drawn.values()} == {(2, 10, 64)}
+    # Whatever the order of a model's variables, files hold pixels row by row.
+    held_out = digits.load().test.images.reshape(-1, 64)
+    wanted = statistics.mean_error(drawn["map"][1].astype(np.int32), held_out)
+    assert evaluation["map"]["mean_error"][1] == pytest.approx(float(wanted), rel=1e-5)
+    order = DIGITS.order()
+    assert order[7:10].tolist() == [7, 15, 14] and sorted(order) == list(range(64))
+    grid = dataclasses.replace(DIGITS, structure="grid")
+    assert grid.order().tolist() == list(range(64))
+
+
+def test_a_tree_is_that_of_the_training_part():
+    config = dataclasses.replace(DIGITS, structure="tree")
+    parents = chow_liu.parents(digits.load().train.images.reshape(-1, 64), 2)
+    wanted = graph.tree(2, parents)
+    assert config.system(gasn.load(config)["train"]).engine == engine.Tree(wanted)
+
+
 @pytest.mark.slow
-def test_digits_on_a_grid_say_how_much_converged(tmp_path):
-    fields = dict(structure="grid", inference="belief_propagation", num_seeds=1)
-    config = dataclasses.replace(DIGITS, **fields)
-    evaluation = gasn.train(config, str(tmp_path / "run"))
-    assert len(evaluation["samples"]["mmd"]) == 1
-    assert all(0 <= line["converged"] <= 1 for line in without_times(tmp_path / "run"))
-    assert (tmp_path / "run" / "samples.png").read_bytes().startswith(b"\x89PNG")
-    # Pixels in rows, so that variable i is pixel i.
-    images = digits.load().train.images
-    np.testing.assert_array_equal(gasn.load(config)["train"].states, images.reshape(-1, 64))
+def test_digits_on_every_structure_side_by_side(tmp_path):
+    config = gasn_grids.Config(**TINY, num_seeds=2, noise_dim=2)
+    rows = gasn_grids.train(config, str(tmp_path))
+    table = read_table(tmp_path / "study.csv")
+    assert [row["row"] for row in table] == list(rows)
+    assert set(rows) == {
+        *gasn_grids.ARMS,
+        *(f"{arm}, MAP" for arm in gasn_grids.ARMS),
+        "training data",
+    }
+    assert len(rows["tree"]["mmd"]) == 2
+    assert (tmp_path / "study.png").read_bytes().startswith(b"\x89PNG")
+    for folder in ("grid-exact", "grid-belief-propagation"):
+        assert all(0 <= line["converged"] <= 1 for line in without_times(tmp_path / folder))
+
+
+@pytest.mark.slow
+def test_horses_of_every_arm_and_seed(tmp_path):
+    rng = np.random.default_rng(0)
+    parts = (
+        horses.MaskedImages(np.zeros((m, 32, 32, 3), np.uint8), rng.integers(0, 2, (m, 32, 32)))
+        for m in (12, 5, 5)
+    )
+    path = tmp_path / "weizmann_horses" / "weizmann_horse_32x32.npz"
+    horses.write_npz(horses.Horses(*parts), path)
+    options = TINY | dict(generator_hidden=(4, 2), discriminator_hidden=(2,))
+    config = gasn_horses.Config(**options, data_dir=str(tmp_path), num_seeds=2, noise_dim=2)
+    rows = gasn_horses.train(config, str(tmp_path / "run"))
+    assert {len(rows[arm]["components"]) for arm in gasn_horses.ARMS} == {2}
+    assert len(set(rows["grid"]["boundary"])) == 2  # two seeds, two models
+    assert (tmp_path / "run" / "study.png").read_bytes().startswith(b"\x89PNG")
 
 
 def test_two_seeds_give_two_models(digits_run):
@@ -166,8 +212,8 @@ def test_counted_references_keep_what_they_should():
     states = np.stack([first, (first + 1) % 3, rng.randint(0, 3, 4000)], 1)
     states[:2000, 2] = -1
     examples = gasn.Examples(states, np.repeat([2, 3], 2000))
-    independent = gasn._counted(rng, examples, order=0).states
-    chained = gasn._counted(rng, examples, order=1).states
+    independent = gasn_datasets.counted(rng, examples, order=0).states
+    chained = gasn_datasets.counted(rng, examples, order=1).states
     for counted in (independent, chained):
         assert np.array_equal(counted < 0, states < 0)
     assert np.all(chained[:, 1] == (chained[:, 0] + 1) % 3)
@@ -178,7 +224,7 @@ def test_counted_references_keep_what_they_should():
 
 def test_hamming_counts_differences():
     left, right = np.array([[0, 1, 1], [1, 1, 1]]), np.array([[0, 0, 0], [1, 1, 1]])
-    assert gasn._hamming(left, right).tolist() == [[2, 1], [3, 0]]
+    assert gasn_datasets.hamming(left, right).tolist() == [[2, 1], [3, 0]]
 
 
 @pytest.mark.parametrize(
@@ -200,7 +246,10 @@ def test_hamming_counts_differences():
         (["--config.num_steps=-1"], "bad config: num_steps: wanted 0 to 2**31 - 1, got -1"),
         (["--config.batch_size=0"], "bad config: batch_size: wanted >= 1, got 0"),
         (["--config.num_seeds=0"], "bad config: num_seeds: wanted >= 1, got 0"),
-        (["--config.dataset=faces"], "bad config: dataset: wanted one of digits, ocr_words, got"),
+        (
+            ["--config.dataset=faces"],
+            "bad config: dataset: wanted one of digits, horses, ocr_words, got",
+        ),
         (["--config.held_out=train"], "bad config: held_out: wanted one of validation, test, got"),
         (["--config.loss=hinge"], "bad config: loss: wanted one of saturating, non_saturating,"),
         (
@@ -208,10 +257,33 @@ def test_hamming_counts_differences():
             "bad config: structure: wanted chain for ocr_words, got 'grid'",
         ),
         (
-            ["--config.inference=belief_propagation"],
-            "bad config: inference: wanted exact for a chain, got 'belief_propagation'",
+            ["--config.dataset=ocr_words", "--config.inference=belief_propagation"],
+            "bad config: inference: wanted exact for ocr_words, got 'belief_propagation'",
         ),
-        (["--config.num_eval_samples=9999"], "num_eval_samples: wanted at most 1197, the training"),
+        (
+            ["--config.structure=ring"],
+            "bad config: structure: wanted one of chain, tree, grid, got",
+        ),
+        (
+            ["--config.dataset=horses", "--config.structure=grid"],
+            "bad config: inference: wanted belief_propagation for so large a grid, got 'exact'",
+        ),
+        (
+            ["--config.network=convolutional"],
+            "bad config: network: wanted dense for a chain, got 'convolutional'",
+        ),
+        (
+            [
+                "--config.structure=grid",
+                "--config.network=convolutional",
+                "--config.generator_hidden=2,2,2,2,2",
+            ],
+            "bad config: height: wanted 8x8 halved for every layer, got 8",
+        ),
+        (
+            ["--config.dataset=horses", "--config.data_dir=/nowhere"],
+            "missing file: data file weizmann_horses/weizmann_horse_32x32.npz not found in",
+        ),
         (
             ["--config.dataset=ocr_words", "--config.data_dir=/nowhere"],
             "missing file: data file ocr_letters/ocr_letters.npz not found in /nowhere",
@@ -278,7 +350,12 @@ def test_the_study_refuses_too(tmp_path, capsys, argument, line):
 
 
 def test_every_field_has_a_comment():
-    for config in (gasn.Config(), gasn_words.Config()):
+    for config in (
+        gasn.Config(),
+        gasn_words.Config(),
+        gasn_grids.Config(),
+        gasn_horses.Config(),
+    ):
         comments = common._comments(type(config))
         without = {field.name for field in dataclasses.fields(config)} - set(comments)
         assert without <= {"generator_rate", "discriminator_hidden"}  # Those of two share one.

@@ -1,4 +1,4 @@
-"""The image chain's network: shapes, one network for all images, what pairwise=False drops."""
+"""Convolutional networks: shapes, what sees what, what pairwise=False drops."""
 
 import jax
 import jax.numpy as jnp
@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from gasn_jax.nn import convolution
+from gasn_jax.structured import graph
 
 IMAGES = np.random.default_rng(0).normal(size=(5, 16, 8)).astype(np.float32)
 
@@ -47,5 +48,57 @@ def test_dropout_is_only_there_in_training():
         rngs = {"dropout": jax.random.key(seed)}
         return model.apply(params, IMAGES, deterministic=False, rngs=rngs)[0]
 
-    assert np.any(scores(0) != scores(1)) and np.all(scores(0) == scores(0))
-    assert np.all(model.apply(params, IMAGES)[0] == model.apply(params, IMAGES)[0])
+    assert np.any(scores(0) != scores(1))
+    without = convolution.ImageChain(3, (2,), 8).apply(params, IMAGES)[0]
+    np.testing.assert_array_equal(model.apply(params, IMAGES)[0], without)
+
+
+@pytest.mark.parametrize("pairwise", [True, False])
+def test_a_grids_scores_stand_where_its_factors_do(pairwise):
+    model = convolution.GridPotentials(4, 8, 2, hidden=(3, 2), pairwise=pairwise)
+    params = model.init(jax.random.key(0), jnp.ones(5))
+    unary, pairs = model.apply(params, jnp.ones(5))
+    structure = graph.grid(4, 8, 2)
+    assert unary.shape == (32, 2) and pairs.shape == structure.factor_shapes[0]
+    if not pairwise:
+        assert np.all(pairs == 0)
+        return
+    # The last layer's biases alone: each kind of score has its own.
+    layers = params["params"]
+    layers["Conv_1"]["kernel"] = jnp.zeros_like(layers["Conv_1"]["kernel"])
+    layers["Conv_1"]["bias"] = jnp.arange(10.0)
+    unary, pairs = model.apply(params, jnp.ones(5))
+    np.testing.assert_array_equal(unary, np.tile([0.0, 1.0], (32, 1)))
+    rightward = np.diff(structure.factors[0])[:, 0] == 1
+    np.testing.assert_array_equal(pairs[rightward], np.tile([[2.0, 3.0], [4.0, 5.0]], (28, 1, 1)))
+    np.testing.assert_array_equal(pairs[~rightward], np.tile([[6.0, 7.0], [8.0, 9.0]], (24, 1, 1)))
+    # Weights of one output that see one pixel: the score is that of its own place.
+    kernel = jnp.zeros_like(layers["Conv_1"]["kernel"]).at[1, 1, 0, :].set(1.0)
+    layers["Conv_1"] |= {"kernel": kernel, "bias": jnp.zeros(10)}
+    unary, pairs = model.apply(params, jnp.ones(5))
+    first = structure.factors[0][:, 0]
+    np.testing.assert_array_equal(pairs[:, 0, 0], unary[first, 0])
+    assert len(set(np.asarray(unary[:, 0]).tolist())) > 4
+
+
+def test_a_generator_starts_as_small_as_it_is_told():
+    z = jnp.ones(5)
+    one, small = (
+        convolution.GridPotentials(4, 4, 2, hidden=(3, 2), output_scale=scale)
+        for scale in (1.0, 0.1)
+    )
+    params = [model.init(jax.random.key(0), z) for model in (one, small)]
+    scores = [model.apply(p, z)[0] for model, p in zip((one, small), params, strict=True)]
+    np.testing.assert_allclose(scores[1], 0.1 * scores[0], rtol=1e-5)
+
+
+def test_the_critic_sees_every_pixel_in_its_place():
+    model = convolution.ImageCritic(4, hidden=(3, 2))
+    x = jax.random.uniform(jax.random.key(0), (32, 2))
+    params = model.init(jax.random.key(1), x)
+    shapes = jax.tree.map(jnp.shape, params["params"])
+    assert shapes["Conv_0"]["kernel"] == (3, 3, 8, 3) and shapes["Dense_0"]["kernel"] == (4, 1)
+    slope = jax.grad(lambda x: model.apply(params, x))(x)
+    assert slope.shape == (32, 2) and np.all(slope != 0)
+    turned = x.reshape(4, 8, 2)[:, ::-1].reshape(32, 2)
+    assert model.apply(params, turned) != model.apply(params, x)

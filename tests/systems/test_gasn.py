@@ -11,14 +11,13 @@ import numpy as np
 import pytest
 
 from gasn_jax.learning import adversarial
-from gasn_jax.structured import chain
+from gasn_jax.structured import belief_propagation, chain, engine, graph
 from gasn_jax.systems import gasn
 
 N, L, M = 4, 3, 6
 KEY = jax.random.key(7)
 PLAIN = gasn.GASNConfig(
-    num_variables=N,
-    num_states=L,
+    engine=engine.Chain(N, L),
     generator_hidden=(5,),
     discriminator_hidden=(4,),
     temperature=0.7,
@@ -50,11 +49,13 @@ beliefs = jax.jit(gasn.beliefs, static_argnums=0, compiler_options=LIGHTLY)
 
 
 def random_batch(config, rng):
-    lengths = np.full(M, config.num_variables, np.int32)
+    lengths = np.full(M, config.engine.num_variables, np.int32)
     if config.variable_length:
-        lengths = np.arange(M, dtype=np.int32) % config.num_variables + 1
-    states = rng.integers(config.num_states, size=(M, config.num_variables), dtype=np.int32)
-    states = np.where(np.arange(config.num_variables) < lengths[:, None], states, -1)
+        lengths = np.arange(M, dtype=np.int32) % config.engine.num_variables + 1
+    states = rng.integers(
+        config.engine.num_states, size=(M, config.engine.num_variables), dtype=np.int32
+    )
+    states = np.where(np.arange(config.engine.num_variables) < lengths[:, None], states, -1)
     return gasn.GASNBatch(jnp.asarray(states), jnp.asarray(lengths))
 
 
@@ -88,7 +89,7 @@ def literal_mlp(params, x):
 
 
 def literal_beliefs(config, theta, z):
-    n, s = config.num_variables, config.num_states
+    n, s = config.engine.num_variables, config.engine.num_states
     scores = literal_mlp(theta["params"]["MLP_0"], z)
     unary, pairwise = scores[: n * s].reshape(n, s), scores[n * s :].reshape(n - 1, s, s)
     strings = np.array(list(itertools.product(range(s), repeat=n)))
@@ -105,7 +106,7 @@ def literal_step(config, state, batch, key):
 
     def equation_1(w, theta):
         fake = jnp.stack([literal_beliefs(config, theta, z[i]) for i in range(M)])
-        real = jnp.asarray(np.eye(config.num_states))[batch.states]
+        real = jnp.asarray(np.eye(config.engine.num_states))[batch.states]
 
         @jax.vmap
         def d(x):
@@ -292,10 +293,10 @@ def test_the_length_reaches_the_generator():
     "changes",
     [
         dict(noise_dim=0, pairwise=False, generator_hidden=()),
-        dict(num_variables=1, discriminator_hidden=(3, 3)),
-        dict(num_states=1, noise="normal"),
+        dict(engine=engine.Chain(1, L), discriminator_hidden=(3, 3)),
+        dict(engine=engine.Chain(N, 1), noise="normal"),
     ],
-    ids=lambda changes: "-".join(changes),
+    ids=["no noise", "one variable", "one state"],
 )
 def test_a_step_of_other_shapes_is_finite(changes):
     config = dataclasses.replace(PLAIN, **changes)
@@ -381,21 +382,26 @@ def test_adam_moves_by_its_rate_at_first():
             np.testing.assert_allclose(np.median(np.abs(leaf)), rate, rtol=0.01)
 
 
-def test_a_grid_of_one_row_is_the_chain():
+PATH, SQUARE = graph.chain(N, L), graph.grid(2, 2, L)
+
+
+@pytest.mark.parametrize(
+    ("model", "tolerance"),
+    [(engine.Tree(PATH), 1e-6), (engine.Grid(PATH, 1), 1e-6), (engine.Loopy(PATH), 1e-4)],
+    ids=["tree", "grid", "loopy"],
+)
+def test_every_engine_on_a_path_is_the_chain(model, tolerance):
     state, batch = problem(PLAIN)
     wanted, _ = generate(PLAIN, state.generator, KEY, batch.lengths)
-    for inference, tolerance in (("exact", 1e-6), ("belief_propagation", 1e-4)):
-        config = dataclasses.replace(PLAIN, structure="grid", height=1, inference=inference)
-        got, converged = generate(config, state.generator, KEY, batch.lengths)
-        assert_close(got, wanted, tolerance)
-        assert converged == 1
+    config = dataclasses.replace(PLAIN, engine=model)
+    got, converged = generate(config, state.generator, KEY, batch.lengths)
+    assert_close(got, wanted, tolerance)
+    assert converged == 1
 
 
-@pytest.mark.parametrize("inference", ["exact", "belief_propagation"])
-def test_a_step_on_a_grid(inference):
-    config = dataclasses.replace(
-        STRAIGHT_THROUGH, structure="grid", height=2, inference=inference, variable_length=False
-    )
+@pytest.mark.parametrize("model", [engine.Grid(SQUARE, 2), engine.Loopy(SQUARE)])
+def test_a_step_on_a_grid(model):
+    config = dataclasses.replace(STRAIGHT_THROUGH, engine=model, variable_length=False)
     state, batch = problem(config)
     after, metrics = step(config, state, batch, KEY)
     assert all(np.all(np.isfinite(leaf)) for leaf in jax.tree.leaves((after, metrics)))
@@ -406,26 +412,59 @@ def test_a_step_on_a_grid(inference):
         assert states.shape == (M, N) and np.all((states >= 0) & (states < L))
 
 
+def test_what_did_not_converge_is_in_the_metrics():
+    hasty = belief_propagation.Solver(num_steps=1, acceleration=0)
+    config = dataclasses.replace(PLAIN, engine=engine.Loopy(SQUARE, solver=hasty))
+    state, batch = problem(config)
+    assert step(config, state, batch, KEY)[1]["converged"] < 1
+
+
 def test_conditioning_is_another_route_to_the_gradient_of_an_exact_grid():
-    product = dataclasses.replace(PLAIN, structure="grid", height=2)
+    product = dataclasses.replace(PLAIN, engine=engine.Grid(SQUARE, 2))
     conditioned = dataclasses.replace(product, gradient="conditioning")
     state, batch = problem(product)
     one, other = (step(c, state, batch, KEY)[0].generator for c in (product, conditioned))
     assert_close(other, one, 1e-5)
 
 
+IMAGE = dataclasses.replace(
+    PLAIN, engine=engine.Loopy(graph.grid(4, 8, 2)), network="convolutional", height=4, r1=0.5
+)
+
+
+@pytest.mark.parametrize("pairwise", [True, False])
+def test_a_step_of_convolutional_players(pairwise):
+    fields = dict(generator_hidden=(3, 2), discriminator_hidden=(2, 3), pairwise=pairwise)
+    config = dataclasses.replace(IMAGE, **fields)
+    state, batch = problem(config)
+    after, metrics = step(config, state, batch, KEY)
+    assert all(np.all(np.isfinite(leaf)) for leaf in jax.tree.leaves((after, metrics)))
+    changed = jax.tree.map(lambda a, b: np.any(a != b), after.generator, state.generator)
+    assert all(jax.tree.leaves(changed))
+
+
 @pytest.mark.parametrize(
-    ("fields", "message"),
+    ("config", "fields", "message"),
     [
-        (dict(height=3), "height: wanted a divisor of the 4 variables, got 3"),
-        (dict(height=2, variable_length=True), "variable_length: wanted False for a grid, got Tr"),
-        (dict(height=2, gradient="jacobian"), "gradient: wanted product or conditioning for a gr"),
-        (dict(structure="chain", inference="belief_propagation"), "inference: wanted exact for a"),
+        (VARIED, dict(engine=engine.Tree(PATH)), "variable_length: wanted False but for chains"),
+        (
+            PLAIN,
+            dict(engine=engine.Grid(SQUARE, 2), gradient="jacobian"),
+            "gradient: wanted jacobian of chains only",
+        ),
+        (IMAGE, dict(height=3), "height: wanted a divisor of the 32 variables, got 3"),
+        (IMAGE, dict(height=2), "engine: wanted of a 2x16 grid with 4 neighbours, got FactorGraph"),
+        (IMAGE, dict(engine=engine.Chain(32, 2)), "engine: wanted of a 4x8 grid .*, got None"),
+        (
+            IMAGE,
+            dict(discriminator_hidden=(2, 2, 2)),
+            "height: wanted 4x8 halved for every layer, got 4",
+        ),
     ],
 )
-def test_a_grid_that_cannot_be(fields, message):
+def test_engines_and_networks_that_do_not_fit(config, fields, message):
     with pytest.raises(ValueError, match=message):
-        dataclasses.replace(PLAIN, **(dict(structure="grid") | fields))
+        dataclasses.replace(config, **fields)
 
 
 def test_the_paper_is_the_default():
@@ -449,8 +488,6 @@ def test_a_fresh_state_shares_no_buffers():
 @pytest.mark.parametrize(
     ("name", "value", "wanted"),
     [
-        ("num_variables", 0, ">= 1"),
-        ("num_states", 0, ">= 1"),
         ("noise_dim", -1, ">= 0"),
         ("window", 0, ">= 1"),
         ("generator_hidden", (10, 0), "widths >= 1"),
@@ -470,8 +507,7 @@ def test_a_fresh_state_shares_no_buffers():
         ("gradient", "exact", "one of product, jacobian, conditioning"),
         ("loss", "hinge", "one of saturating, non_saturating"),
         ("optimizer", "lbfgs", "one of sgd, adam"),
-        ("structure", "tree", "one of chain, grid"),
-        ("inference", "gibbs", "one of exact, belief_propagation"),
+        ("network", "recurrent", "one of dense, convolutional"),
     ],
 )
 def test_a_bad_config_names_field_wanted_and_got(name, value, wanted):
