@@ -142,7 +142,7 @@ def hard_table() -> str:
     for model in models:
         solver = Solver(**dict(careful, gap_tolerance=1e-3))
         options = dict(num_rounds=30, solver=solver)
-        numbers, _ = belief_propagation.tighten(structure, *model, **options)
+        numbers = belief_propagation.tighten(structure, *model, **options).counting
         options = dict(counting=numbers, solver=Solver(**careful))
         tightened.append(belief_propagation.marginals(structure, *model, **options))
     seconds = (time.perf_counter() - start) / len(models)

@@ -40,7 +40,8 @@ from gasn_jax.structured.graph import FactorGraph
 class CountingNumbers:
     """How often each entropy counts. A pytree; numbers of one's own are welcome.
 
-    For each variable, c_i and the c_f of its factors must together be > 0. Values are not checked.
+    For each variable, c_i and the c_f of its factors must together be > 0; inference does not look
+    at values, :func:`check_values` does.
 
     Attributes:
       variables: c_i, [N], of any sign.
@@ -79,21 +80,38 @@ def tree_reweighted(graph: FactorGraph, appearances: ArrayLike | None = None) ->
     Raises:
       ValueError: for larger factors, and for appearances outside (0, 1] or of another shape.
     """
-    if graph.arities not in ((), (2,)):
-        raise ValueError(
-            f"tree-reweighted factors must join 2 variables, got arities {graph.arities}"
-        )
-    if not graph.factors:
-        return bethe(graph)
+    edges = _edges(graph)
     values = even_appearances(graph) if appearances is None else np.asarray(appearances)
-    if values.shape != (len(graph.factors[0]),):
-        raise ValueError(
-            f"appearances must have shape ({len(graph.factors[0])},), got {values.shape}"
-        )
+    if values.shape != (len(edges),):
+        raise ValueError(f"appearances must have shape ({len(edges)},), got {values.shape}")
     if not np.all((values > 0) & (values <= 1)):
         number = int(np.argmax(~((values > 0) & (values <= 1))))
         raise ValueError(f"appearances must be in (0, 1], got {values[number]} for factor {number}")
-    return _covering(graph, [values], True)
+    return _covering(graph, [values][: len(graph.factors)], True)
+
+
+def check_values(graph: FactorGraph, counting: CountingNumbers) -> None:
+    """Raises ``ValueError`` for the first factor or variable whose number is out of range.
+
+    For arrays with values, outside ``jax.jit``. Whether the free energy is as concave as
+    ``counting.concave`` says is not checked.
+    """
+    total = np.array(counting.variables, float)
+    for rows, numbers in zip(graph.factors, counting.factors, strict=True):
+        numbers = np.asarray(numbers, float)
+        if not np.all(numbers > 0):
+            number = int(np.argmax(~(numbers > 0)))
+            raise ValueError(
+                f"counting numbers of factors must be > 0, got {numbers[number]} for factor "
+                f"{tuple(rows[number].tolist())}"
+            )
+        np.add.at(total, rows, numbers[:, None])
+    if not np.all(total > 0):
+        number = int(np.argmax(~(total > 0)))
+        raise ValueError(
+            "counting numbers of a variable and its factors must together be > 0, got "
+            f"{total[number]} for variable {number}"
+        )
 
 
 @functools.lru_cache(maxsize=64)
@@ -103,7 +121,9 @@ def even_appearances(graph: FactorGraph) -> Float[np.ndarray, "F"]:
     One tree after the other through the edges that appeared least, until each edge has appeared
     several times.
     """
-    edges = graph.factors[0]
+    edges = _edges(graph)
+    if not len(edges):
+        return np.zeros(0)
     counts = np.zeros(len(edges))
     num_trees = 0
     while num_trees < 16 or counts.min() < 4:
@@ -118,7 +138,7 @@ def even_appearances(graph: FactorGraph) -> Float[np.ndarray, "F"]:
 
 def spanning_tree(graph: FactorGraph, costs: Float[np.ndarray, "F"]) -> np.ndarray:
     """The edges of a cheapest spanning forest, as numbers of factors."""
-    edges = graph.factors[0]
+    edges = _edges(graph)
     # Ranks, since scipy reads a cost of 0 as no edge.
     ranks = np.empty(len(edges))
     ranks[np.argsort(costs, kind="stable")] = np.arange(1, len(edges) + 1)
@@ -136,6 +156,14 @@ def _covering(graph, factors, concave):
     variables[np.abs(variables) < 1e-12] = 0.0
     numbers = tuple(jnp.asarray(values, float) for values in factors)
     return CountingNumbers(jnp.asarray(variables, float), numbers, concave)
+
+
+def _edges(graph):
+    if graph.arities not in ((), (2,)):
+        raise ValueError(
+            f"tree-reweighted factors must join 2 variables, got arities {graph.arities}"
+        )
+    return graph.factors[0] if graph.factors else np.zeros((0, 2), int)
 
 
 def _degrees(graph):

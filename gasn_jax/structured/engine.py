@@ -203,7 +203,9 @@ class Loopy(_OfGraph):
       num_sweeps: Gibbs sweeps of a sample.
     """
 
-    solver: belief_propagation.Solver = belief_propagation.Solver(num_steps=100, acceleration=0)
+    solver: belief_propagation.Solver = belief_propagation.Solver(
+        num_steps=100, acceleration=0, num_gradient_steps=0
+    )
     num_sweeps: int = 10
 
     def marginals(

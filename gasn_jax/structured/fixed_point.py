@@ -15,6 +15,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 from jaxtyping import Array, Float, Int
 
@@ -23,9 +24,11 @@ from gasn_jax.structured import free_energy
 from gasn_jax.structured import schedule as schedules
 from gasn_jax.structured import sweep as sweeps
 
+_NEWTON_PRODUCTS = 600  # for a step of Newton's method
 _PER_GAP = 8  # sweeps between two looks at the gap
 _STEP_SIZES = (1.0, 0.5, 0.25, 0.1, 0.0)  # of Newton's method, the last a plain sweep
 _MOST_TERMS = 100  # of the power series for a derivative
+_RESTART = 60  # vectors that GMRES keeps
 _SAFEGUARD = 10.0  # steps are mixed while the move is below this times the first over their number
 
 
@@ -43,6 +46,9 @@ class Solver:
       acceleration: how many steps Anderson acceleration mixes; 0 for none.
       num_newton_steps: most steps of Newton's method, for models on which the sweeps come to no
         end: each is a linear system at the cost of some hundred sweeps.
+      num_gradient_steps: most products of GMRES, >= 0, for the derivative, beyond the first 100
+        terms of a power series. They matter where sweeps are slow or do not come to rest, and
+        cost much more each.
       gradient: ``"implicit"``, or ``"unrolled"``: through all sweeps, whose memory grows with
         their number; they are plain ones, and no tolerance stops them.
     """
@@ -54,6 +60,7 @@ class Solver:
     damping: float = 0.0
     acceleration: int = 5
     num_newton_steps: int = 0
+    num_gradient_steps: int = 600
     gradient: str = "implicit"
 
     def __post_init__(self):
@@ -62,7 +69,11 @@ class Solver:
         for name, wanted in choices.items():
             if getattr(self, name) not in wanted:
                 raise ValueError(f"{name} must be one of {wanted}, got {getattr(self, name)!r}")
-        zero = ("tolerance", "gap_tolerance", "acceleration", "num_newton_steps")
+        counts = ("num_steps", "acceleration", "num_newton_steps", "num_gradient_steps")
+        for name in counts:
+            if not isinstance(getattr(self, name), (int, np.integer)):
+                raise ValueError(f"{name} must be an integer, got {getattr(self, name)!r}")
+        zero = ("tolerance", "gap_tolerance", *counts[1:])
         for name, least in (("num_steps", 1), *((name, 0) for name in zero)):
             if not getattr(self, name) >= least:
                 raise ValueError(f"{name} must be >= {least}, got {getattr(self, name)}")
@@ -124,7 +135,7 @@ def _newton(plan, solver, model, state, done):
         messages = numerics.log_softmax(messages, axis=0)
         new, onward = jax.linearize(sweep, messages)
         move = _residual(messages, new)[0].reshape(new.shape)
-        direction = _solve(onward, move)
+        direction = _solve(onward, move, _NEWTON_PRODUCTS)
         shares = jnp.asarray(_STEP_SIZES, new.dtype)[:, None, None]
         tried = messages[None] + shares * direction[None]
         images = jax.vmap(sweep)(tried)
@@ -144,11 +155,12 @@ def _newton(plan, solver, model, state, done):
     return messages, state.num_steps + count, residual
 
 
-def _solve(onward, right):
+def _solve(onward, right, num_steps):
     """``x - onward(x) = right``, ``onward`` a sweep's derivative.
 
     Where sweeps come to rest the series of its powers does too, and costs one product a term;
-    the rest is left to at most 600 products of GMRES, which has to keep many vectors.
+    the rest is left to GMRES, which has to keep many vectors, and whose best is taken if
+    ``num_steps`` products are not enough.
     """
     tolerance = 1e-10 if right.dtype == jnp.float64 else 1e-6
 
@@ -156,13 +168,16 @@ def _solve(onward, right):
         return right
 
     def solve(matvec, right):
+        series = _power_series(matvec, right, tolerance)
+        if not num_steps:
+            return series
         found, _ = jax.scipy.sparse.linalg.gmres(
             matvec,
             right,
-            x0=_power_series(matvec, right, tolerance),
+            x0=series,
             tol=tolerance,
-            restart=60,
-            maxiter=10,
+            restart=min(num_steps, _RESTART),
+            maxiter=-(-num_steps // _RESTART),
             solve_method="incremental",  # "batched" gives NaN on nearly singular systems
         )
         return jnp.where(jnp.all(jnp.isfinite(found)), found, right)
@@ -172,7 +187,7 @@ def _solve(onward, right):
 
 
 def _power_series(matvec, right, tolerance):
-    """``sum_k (1 - matvec)^k right`` until what is left is small; zero if it does not shrink."""
+    """``sum_k (1 - matvec)^k right`` until what is left is small; its first term if it grows."""
     wanted = jnp.sum(right**2)
 
     def add(carry):
@@ -186,7 +201,7 @@ def _power_series(matvec, right, tolerance):
 
     start = (jnp.int32(0), jnp.zeros_like(right), right, wanted)
     _, found, _, size = lax.while_loop(going_on, add, start)
-    return jnp.where(size < wanted, found, 0.0)
+    return jnp.where(size < wanted, found, right)
 
 
 class _State(NamedTuple):
@@ -266,16 +281,16 @@ def _residual(messages, new):
 
 
 @functools.partial(jax.custom_jvp, nondiff_argnums=(0, 1))
-def with_derivative(graph, schedule, model, messages):
+def with_derivative(graph, solver, model, messages):
     """The messages; their derivative in the model is that of the fixed point of the sweep."""
     return messages
 
 
 @with_derivative.defjvp
-def _with_derivative_jvp(graph, schedule, primals, tangents):
-    model, messages = primals[0], with_derivative(graph, schedule, *primals)
-    plan = schedules.plan(graph, schedule == "coloured")
+def _with_derivative_jvp(graph, solver, primals, tangents):
+    model, messages = primals[0], with_derivative(graph, solver, *primals)
+    plan = schedules.plan(graph, solver.schedule == "coloured")
     fixed = numerics.log_softmax(messages, axis=0)  # mixed messages are not normalised
     onward = jax.linearize(sweeps.make(plan, model), fixed)[1]
     pushed = jax.jvp(lambda m: sweeps.make(plan, m)(fixed), (model,), tangents[:1])[1]
-    return messages, _solve(onward, pushed)
+    return messages, _solve(onward, pushed, solver.num_gradient_steps)

@@ -200,7 +200,8 @@ def score(
       ValueError: at trace time, for shapes that are not the graph's.
     """
     check_shapes(graph, unary, factors)
-    if jnp.shape(states) != (graph.num_variables,):
+    states = jnp.asarray(states)
+    if states.shape != (graph.num_variables,):
         raise ValueError(f"states must have shape ({graph.num_variables},), got {states.shape}")
     safe = jnp.clip(states, 0, graph.num_states - 1)
     terms = [jnp.take_along_axis(jnp.asarray(unary), safe[:, None], axis=1)[:, 0]]
@@ -222,7 +223,7 @@ def clamp(unary: Float[Array, "N L"], evidence: Int[Array, "N"]) -> Float[Array,
       [N, L]; ``-inf`` elsewhere. What is computed from them is conditioned on the evidence, and
       ``log_partition`` is the joint one of the evidence. A state >= L makes the model infeasible.
     """
-    states = jnp.arange(jnp.shape(unary)[1])[None, :]
+    evidence, states = jnp.asarray(evidence), jnp.arange(jnp.shape(unary)[1])[None, :]
     allowed = (evidence < 0)[:, None] | (states == evidence[:, None])
     return jnp.where(allowed, unary, -jnp.inf)
 

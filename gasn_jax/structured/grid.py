@@ -139,7 +139,9 @@ def log_prob(
     possible = graphs.score(graph, states, unary, factors) != -jnp.inf
     scores = _scores(graph, height, unary, factors, temperature)
     _, log_transition = _transitions(scores)
-    states = jnp.where(possible, jnp.clip(states, 0, graph.num_states - 1), 0)[scores.order]
+    states = jnp.where(possible, jnp.clip(jnp.asarray(states), 0, graph.num_states - 1), 0)[
+        scores.order
+    ]
 
     def step(last, inputs):
         log_transition, state = inputs

@@ -24,6 +24,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 from jaxtyping import Array, Bool, Float, Int
 
@@ -71,9 +72,9 @@ def argmax(
       graph: the structure, static.
       unary, factors: the potentials.
       counting: a concave free energy; None for :func:`counting.convex`.
-      temperatures: of the stages, > 0, in units of the mean range of the potentials.
+      temperatures: of the stages, > 0, in units of the potentials' median range.
       solver: of each stage, warm-started from the one before; None for 200 coloured sweeps.
-      tolerance: how far score and bound may be apart, in units of the potentials' mean range and
+      tolerance: how far score and bound may be apart, in units of the potentials' median range and
         beyond rounding, to count as equal.
 
     Returns:
@@ -84,14 +85,15 @@ def argmax(
       ValueError: at trace time, for shapes that are not the graph's, or a temperature <= 0.
     """
     graphs.check_shapes(graph, unary, factors)
-    if not temperatures or not min(temperatures) > 0:
-        raise ValueError(f"temperatures must be > 0, got {tuple(temperatures)}")
+    stages = np.asarray(temperatures, float)
+    if stages.ndim != 1 or not stages.size or not np.all(stages > 0):
+        raise ValueError(f"temperatures must be some numbers > 0, got {stages.tolist()}")
     counting = countings.convex(graph) if counting is None else counting
     solver = fixed_point.Solver(num_steps=200) if solver is None else solver
     plan = schedules.plan(graph, solver.schedule == "coloured")
     potentials = lax.stop_gradient((unary, factors))
     model = belief_propagation.to_model(graph, *potentials, counting)
-    epsilons = _mean_range(model) * jnp.asarray(temperatures, model.unary.dtype)
+    epsilons = _median_range(model) * jnp.asarray(stages, model.unary.dtype)
 
     def stage(carry, epsilon):
         scores, best = carry  # messages in units of the score
@@ -116,7 +118,7 @@ def argmax(
     best = Best(nobody, none, -none, jnp.bool_(False), jnp.bool_(False))
     start = jnp.zeros((graph.num_states, plan.whole.stop), model.unary.dtype)
     (_, best), _ = lax.scan(stage, (start, best), epsilons)
-    certified = _agree(best.score, best.bound, tolerance * _mean_range(model))
+    certified = _agree(best.score, best.bound, tolerance * _median_range(model))
     return best._replace(certified=certified)
 
 
@@ -153,7 +155,7 @@ def max_product(
     states = jnp.argmax(scores, axis=0).astype(jnp.int32)
     score, bound = graphs.score(graph, states, *potentials), free_energy.bound(plan, model, sent)
     states = jnp.where(score > -jnp.inf, states, -1)
-    certified = _agree(score, bound, _TOLERANCE * _mean_range(model))
+    certified = _agree(score, bound, _TOLERANCE * _median_range(model))
     return Best(states, score, bound, certified, residual <= solver.tolerance), scores.T
 
 
@@ -164,13 +166,16 @@ def _agree(score, bound, slack):
     return near | ((bound == -jnp.inf) & (score == -jnp.inf))
 
 
-def _mean_range(model):
-    """How far apart the finite scores of a variable or factor are, on average; 1 if nowhere."""
+def _median_range(model):
+    """How far apart the finite scores of a variable or factor are, where they are; 1 if nowhere.
+
+    The median, lest a few scores that forbid by their size set the scale of all.
+    """
     ranges = []
     for table in (model.unary, *model.tables):
         flat = table.reshape(-1, table.shape[-1])
         top = jnp.max(flat, axis=0)
         low = jnp.min(jnp.where(flat > -jnp.inf, flat, jnp.inf), axis=0)
-        ranges.append(jnp.where(top > -jnp.inf, top - low, 0.0))
-    mean = jnp.mean(jnp.concatenate(ranges))
-    return jnp.where(mean > 0, mean, 1.0)
+        ranges.append(jnp.where(top > low, top - low, jnp.nan))
+    median = jnp.nanmedian(jnp.concatenate(ranges))
+    return jnp.where(median > 0, median, 1.0)

@@ -140,7 +140,7 @@ def log_prob(
     possible = graphs.score(graph, states, unary, factors) != -jnp.inf
     plan, unary, tables = _prepare(graph, unary, factors, temperature)
     result = _infer(graph, unary, tables)
-    safe = jnp.where(possible, jnp.clip(states, 0, graph.num_states - 1), 0)
+    safe = jnp.where(possible, jnp.clip(jnp.asarray(states), 0, graph.num_states - 1), 0)
     initial = jnp.take_along_axis(result.log_initial, safe[plan.roots][:, None], axis=1)
     edges = jnp.arange(len(plan.position))
     steps = result.log_transition[edges, safe[plan.parent], safe[plan.child]]

@@ -218,8 +218,11 @@ def test_a_frustrated_model_converges_where_ordinary_propagation_does_not():
         assert not result.converged and result.residual > 1e-2
     # Edges that matter in more trees: a tighter bound.
     solver = dataclasses.replace(solver, gap_tolerance=1e-4)
-    tightened, bounds = bp.tighten(structure, unary, factors, num_rounds=8, solver=solver)
+    tightened, bounds, converged = bp.tighten(
+        structure, unary, factors, num_rounds=8, solver=solver
+    )
     assert exact < bounds.min() < values["tree_reweighted"] - 4
+    assert converged.shape == bounds.shape and converged.dtype == bool
     result = solve(structure, unary, factors, counting=tightened, solver=solver)
     assert exact < result.log_partition < bounds.min() + 1e-3
 
@@ -471,6 +474,7 @@ def test_bad_input():
         bp.tighten(GRID, unary, factors, num_rounds=0)
     for field, value, message in [
         ("num_steps", 0, "num_steps must be >= 1, got 0"),
+        ("num_steps", 2.5, "num_steps must be an integer, got 2.5"),
         ("tolerance", -1.0, "tolerance must be >= 0, got -1.0"),
         ("damping", 1.0, r"damping must be in \[0, 1\), got 1.0"),
         ("acceleration", -1, "acceleration must be >= 0, got -1"),

@@ -71,6 +71,28 @@ def test_appearances_are_checked():
         counting.tree_reweighted(GRAPHS["regions"])
 
 
+def test_numbers_of_ones_own_are_checked():
+    structure = graph.from_edges(3, 2, [(0, 1), (1, 2)])
+    counting.check_values(structure, counting.bethe(structure))
+
+    def numbers(variables, factors):
+        return counting.CountingNumbers(np.array(variables), (np.array(factors),), False)
+
+    counting.check_values(structure, numbers([0.0, -1.9, 0.0], [1.0, 1.0]))
+    with pytest.raises(ValueError, match=r"must be > 0, got 0.0 for factor \(1, 2\)"):
+        counting.check_values(structure, numbers([1.0, 1.0, 1.0], [1.0, 0.0]))
+    with pytest.raises(ValueError, match=r"must together be > 0, got 0.0 for variable 1"):
+        counting.check_values(structure, numbers([1.0, -2.0, 1.0], [1.0, 1.0]))
+
+
+def test_without_edges_there_is_nothing_to_appear():
+    structure = graph.from_edges(3, 2, [])
+    assert counting.even_appearances(structure).shape == (0,)
+    assert counting.spanning_tree(structure, np.zeros(0)).shape == (0,)
+    numbers = counting.tree_reweighted(structure)
+    assert numbers.factors == () and np.all(numbers.variables == 1)
+
+
 @pytest.mark.parametrize("name", GRAPHS)
 @pytest.mark.parametrize("coloured", [False, True])
 def test_a_schedule_sends_every_slot_once_and_never_two_of_a_factor(name, coloured):

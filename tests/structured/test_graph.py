@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from gasn_jax.structured import chain as chain_inference
-from gasn_jax.structured import enumeration, graph
+from gasn_jax.structured import enumeration, graph, grid
 
 REGIONS = [(0, 1), (2, 0, 3), (1, 2), (3, 2, 1, 0), (1, 3, 2)]
 
@@ -23,6 +23,16 @@ def random_potentials(structure, seed=0, forbidden=0.0):
         for shape in shapes
     )
     return jnp.asarray(unary), tuple(jnp.asarray(table) for table in factors)
+
+
+def test_states_may_be_a_list():
+    structure, unary = graph.chain(2, 2), jnp.asarray([[0.0, 1.0], [2.0, 3.0]])
+    pairs = (jnp.zeros((1, 2, 2)),)
+    assert graph.score(structure, [1, 0], unary, pairs) == 3.0
+    assert grid.log_prob(structure, [1, 0], unary, pairs, height=1) < 0
+    np.testing.assert_array_equal(graph.clamp(unary, [-1, 0]), [[0.0, 1.0], [2.0, -np.inf]])
+    with pytest.raises(ValueError, match=r"states must have shape \(2,\), got \(3,\)"):
+        graph.score(structure, [1, 0, 0], unary, pairs)
 
 
 def test_builders_by_hand():

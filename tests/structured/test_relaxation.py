@@ -122,6 +122,17 @@ def test_a_certificate_does_not_grow_with_an_offset():
                 assert best.score - 2e4 > exact - 0.05
 
 
+def test_scores_that_forbid_by_their_size_do_not_set_the_scale():
+    """A user of other libraries writes -1e9 for -inf; the best assignment must not blur."""
+    unary, factors = potentials(GRID, 1, forbid=0.1)
+    run = jax.jit(functools.partial(relaxation.argmax, GRID))
+    honest = run(unary, factors)
+    large = run(*jax.tree.map(lambda x: jnp.where(x == -jnp.inf, -1e9, x), (unary, factors)))
+    assert honest.certified
+    np.testing.assert_array_equal(large.states, honest.states)
+    np.testing.assert_allclose(large.score, honest.score, rtol=1e-5)
+
+
 def test_scores_too_large_for_the_dtype_are_not_certified():
     structure = graph.chain(12, 2)
     unary = jnp.zeros((12, 2)).at[:, 1].set(1.0).at[0].set(-3e36)
@@ -133,7 +144,8 @@ def test_scores_too_large_for_the_dtype_are_not_certified():
 
 def test_bad_input():
     unary, factors = potentials(GRID, 0)
-    with pytest.raises(ValueError, match=r"temperatures must be > 0, got \(1.0, 0.0\)"):
-        relaxation.argmax(GRID, unary, factors, temperatures=(1.0, 0.0))
+    for wrong in ((1.0, 0.0), np.array([1.0, 0.0])):
+        with pytest.raises(ValueError, match=r"must be some numbers > 0, got \[1.0, 0.0\]"):
+            relaxation.argmax(GRID, unary, factors, temperatures=wrong)
     with pytest.raises(ValueError, match=r"unary must have shape \(9, 2\), got \(8, 2\)"):
         relaxation.max_product(GRID, unary[1:], factors)
