@@ -1,10 +1,10 @@
-"""Inference in loopy graphs: speed against PGMax, errors against exact inference, hard models.
+"""Inference beyond chains: trees and grids, speed against PGMax, errors, hard models.
 
     python -m experiments.benchmarks.loopy --workdir=DIR [--peers] [--rounds=7]
 
 Prints Markdown tables, and writes `marginal_error.png` with its CSV. `--peers` needs the
-`benchmarks` extra (PGMax). About 4 minutes on 2 CPU cores. Speed is in float32, all else in
-float64; exact values come from grids taken column by column.
+`benchmarks` extra (PGMax). About 6 minutes on 2 CPU cores. Speed is in float32, all else in
+float64; exact values come from :mod:`gasn_jax.structured.grid`.
 """
 
 import functools
@@ -19,7 +19,7 @@ import numpy as np
 from absl import app, flags
 
 from experiments.benchmarks import timing
-from gasn_jax.structured import belief_propagation, conditioning, counting, graph, grid
+from gasn_jax.structured import belief_propagation, conditioning, counting, graph, grid, tree
 from gasn_jax.training import pictures
 
 Solver = belief_propagation.Solver
@@ -41,6 +41,10 @@ def main(_) -> None:
     )
     title = "Speed: 32 x 32 grid, 2 states, batch 64, float32"
     print(f"### {title}\n\n{speed_table(flags.FLAGS.rounds, flags.FLAGS.peers)}\n", flush=True)
+    title = "Derivatives: the same grids, tree-reweighted, d sum p(x)^2"
+    print(f"### {title}\n\n{gradient_table(flags.FLAGS.rounds)}\n", flush=True)
+    title = "Exact: trees of 1023 variables with 8 states, grids; batch 16, float32"
+    print(f"### {title}\n\n{exact_table(flags.FLAGS.rounds)}\n", flush=True)
     workdir = pathlib.Path(flags.FLAGS.workdir)
     workdir.mkdir(parents=True, exist_ok=True)
     with jax.enable_x64(True):
@@ -111,6 +115,102 @@ def speed_table(num_rounds: int, peers: bool) -> str:
         sweeps = "{1} ({0} to {2})".format(*quarters)
         rows.append([name, f"{1e3 * each:.2f}", f"{each / first:.1f}", sweeps])
     return timing.table(["method", "ms a sweep", "ratio", "sweeps to 1e-4, median (range)"], rows)
+
+
+def gradient_table(num_rounds: int) -> str:
+    """The derivative of the beliefs, implicit and through the sweeps: time and memory."""
+    structure, batch = graph.grid(32, 32, 2), 64
+    models = [ising(32, 0.5, seed)[1:] for seed in range(batch)]
+    arguments = jax.tree.map(lambda *x: jnp.stack(x).astype(jnp.float32), *models)
+    numbers = counting.tree_reweighted(structure)
+
+    def derivative(**fields):
+        solver = Solver(**dict(acceleration=0) | fields)
+
+        def loss(unary, factors):
+            options = dict(counting=numbers, solver=solver)
+            return jnp.sum(
+                belief_propagation.marginals(structure, unary, factors, **options).unary ** 2
+            )
+
+        both = (loss, jax.grad(loss, argnums=(0, 1)))
+        return [jax.jit(jax.vmap(f)).lower(*arguments).compile() for f in both]
+
+    kinds = {
+        "implicit, to a residual of 1e-5": dict(tolerance=1e-5),
+        "implicit, after 10 sweeps": dict(num_steps=10),
+        "implicit, after 40 sweeps": dict(num_steps=40, tolerance=0.0),
+        "unrolled, 10 sweeps": dict(num_steps=10, gradient="unrolled"),
+        "unrolled, 40 sweeps": dict(num_steps=40, gradient="unrolled"),
+    }
+    calls = {name: derivative(**fields) for name, fields in kinds.items()}
+    bound = {
+        name + kind: functools.partial(call, *arguments)
+        for name, both in calls.items()
+        for kind, call in zip(("", ", gradient"), both, strict=True)
+    }
+    time_of = timing.rounds(bound, num_rounds=num_rounds)
+    rows = [
+        [
+            name,
+            f"{1e3 * time_of[name]:.0f}",
+            f"{1e3 * time_of[name + ', gradient']:.0f}",
+            f"{both[1].memory_analysis().temp_size_in_bytes / 2**20:.0f}",
+        ]
+        for name, both in calls.items()
+    ]
+    return timing.table(["derivative", "beliefs, ms", "and gradient, ms", "temporary MiB"], rows)
+
+
+def exact_table(num_rounds: int) -> str:
+    """Marginals and their gradients: time, and float32 against float64."""
+    numbers = np.arange(1023)
+    trees = {
+        "path": numbers - 1,
+        "balanced binary": (numbers - 1) // 2,
+        "star": np.where(numbers == 0, -1, 0),
+        "random": np.array(
+            [-1, *(np.random.default_rng(0).random(1022) * numbers[1:]).astype(int)]
+        ),
+    }
+    problems = {
+        f"tree, {name}": (graph.tree(8, np.where(numbers == 0, -1, above)), tree.marginals)
+        for name, above in trees.items()
+    }
+    for size, states in ((8, 2), (10, 2), (5, 4)):
+        run = functools.partial(grid.marginals, height=size)
+        problems[f"grid, {size} x {size}, {states} states"] = graph.grid(size, size, states), run
+    rows = []
+    for name, (structure, marginals) in problems.items():
+        rng = np.random.default_rng(0)
+        shapes = [(16, structure.num_variables, structure.num_states)]
+        shapes += [(16, *shape) for shape in structure.factor_shapes]
+        unary, *factors = (rng.normal(size=shape).astype(np.float32) for shape in shapes)
+        weights = rng.normal(size=unary.shape[1:]).astype(np.float32)
+
+        def run(unary, factors, structure=structure, marginals=marginals):
+            return marginals(structure, unary, factors).unary
+
+        def gradient(unary, factors, run=run, weights=weights):
+            return jax.grad(lambda u, f: jnp.sum(weights * run(u, f)), argnums=(0, 1))(
+                unary, factors
+            )
+
+        calls = {"marginals": jax.jit(jax.vmap(run)), "gradient": jax.jit(jax.vmap(gradient))}
+        narrow = unary, tuple(factors)
+        bound = {kind: functools.partial(call, *narrow) for kind, call in calls.items()}
+        time_of = timing.rounds(bound, num_rounds=num_rounds)
+        found = {kind: jax.device_get(call()) for kind, call in bound.items()}
+        with jax.enable_x64(True):
+            wide = jax.tree.map(lambda x: jnp.asarray(x, jnp.float64), narrow)
+            exact = {kind: jax.device_get(call(*wide)) for kind, call in calls.items()}
+        cells = []
+        for kind in calls:
+            pairs = zip(jax.tree.leaves(found[kind]), jax.tree.leaves(exact[kind]), strict=True)
+            error = max(np.abs(a - b).max(initial=0.0) for a, b in pairs)
+            cells += [f"{1e3 * time_of[kind]:.1f}", f"{error:.0e}"]
+        rows.append([name, *cells])
+    return timing.table(["graph", "marginals, ms", "error", "gradient, ms", "error"], rows)
 
 
 def hard_table() -> str:

@@ -24,8 +24,8 @@ Factors join 2 to 4 variables; potentials and marginals are those of
 :mod:`gasn_jax.structured.graph`; one example per call. The derivative of the marginals solves one
 linear system at the fixed point, whatever led there; that of the log-partition function is the
 marginals. Both are right as far as the messages have converged: look at ``converged``. The system
-is solved to 1e-6, in double precision 1e-10, or as far as the solver's number of products goes: near
-a model where two fixed points part, it is nearly singular.
+is solved to 1e-6, in double precision 1e-10, or as far as the solver's number of products goes:
+near a model where two fixed points part, it is nearly singular.
 
 Reference: London and Schwing, "Generative Adversarial Structured Networks", §3.2.1; Hazan and
 Shashua, "Norm-Product Belief Propagation" (2010), for the sweep.

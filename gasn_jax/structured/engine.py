@@ -199,7 +199,7 @@ class Loopy(_OfGraph):
     """Any graph of pairwise factors, by tree-reweighted belief propagation.
 
     Attributes:
-      solver: of the marginals.
+      solver: of the marginals, and of each stage of ``argmax``.
       num_sweeps: Gibbs sweeps of a sample.
     """
 
@@ -249,7 +249,7 @@ class Loopy(_OfGraph):
 
     def argmax(self, unary, pairwise, *, length: Length = None) -> Int[Array, "N"]:
         """Good states, see :func:`gasn_jax.structured.relaxation.argmax`."""
-        return relaxation.argmax(*self._model(unary, pairwise)).states
+        return relaxation.argmax(*self._model(unary, pairwise), solver=self.solver).states
 
 
 Engine = Chain | Tree | Grid | Loopy
