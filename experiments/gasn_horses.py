@@ -34,13 +34,13 @@ class Config(loop.LoopConfig):
     # Models of each arm, of the seeds `seed`, `seed + 1`, ...
     num_seeds: int = 3
     # Real masks, and as many generated ones, in each step.
-    batch_size: int = 32
+    batch_size: int = 16
     # Masks that are drawn from each model to be compared.
-    num_eval_samples: int = 512
+    num_eval_samples: int = 256
     # Size of the noise vector z.
     noise_dim: int = 32
     # Channels of the generator's layers, each of twice the height and width.
-    generator_hidden: tuple[int, ...] = (64, 64, 32, 32)
+    generator_hidden: tuple[int, ...] = (64, 64, 32, 16)
     # Channels of the discriminator's, each of half.
     discriminator_hidden: tuple[int, ...] = (32, 64, 64)
     # Weight of the R1 penalty in the discriminator's loss.
