@@ -5,7 +5,31 @@
 The same networks learn the 8x8 digits with five models of their pixels: none (independent given
 the noise), a chain in snake order, the Chow-Liu tree of the training part, and a grid with 4
 neighbours, once with exact inference and once by convex (tree-reweighted) belief propagation, whose
-samples are a few Gibbs sweeps. NUMBERS
+samples are a few Gibbs sweeps. The paper has no such experiment.
+
+Samples against 300 held-out digits: mean and standard deviation over 5 seeds, 1000 samples each;
+`nearest` is the mean number of pixels to the nearest training digit, `step` the milliseconds of a
+training step of one model (batch 64, two cores shared with other work). On the last line are 1000
+training digits, the floor, and of `nearest` and `copies` the held-out digits:
+
+|                          | pixel means | covariance  | MMD         | nearest   | copies    | step |
+|--------------------------|-------------|-------------|-------------|-----------|-----------|------|
+| no structure             | .0187±.0012 | .0055±.0001 | .0005±.0004 | 4.73±0.09 | .007±.003 | 1.9  |
+| chain                    | .0177±.0020 | .0054±.0001 | .0002±.0004 | 4.37±0.05 | .010±.003 | 2.8  |
+| tree                     | .0166±.0019 | .0054±.0002 | .0001±.0004 | 4.40±0.09 | .010±.006 | 2.2  |
+| grid, exact              | .0174±.0016 | .0053±.0001 | .0003±.0004 | 4.18±0.03 | .013±.002 | 66   |
+| grid, belief propagation | .0172±.0027 | .0053±.0001 | .0002±.0005 | 4.16±0.09 | .013±.004 | 25   |
+| training digits          | .0135       | .0045       | -.0006      | 3.40      | .043      |      |
+
+What neighbours buy is sharpness: with every neighbour more, samples come nearer to digits that were
+written, without coming nearer than held-out digits are, and their covariance improves. Means and
+MMD are about the same for all: the noise vector does that work. Convex belief propagation costs
+nothing against exact inference here, and is faster. MAP assignments (`study.csv`) are sharper still
+and less varied. The settings are those that `experiments.gasn` chose on the validation part for the
+chain and for no structure; none were tried for the others. Time: 25 minutes on 2 CPU cores, most of
+it for the exact grid.
+
+Files: `study.csv`, `study.png` (samples of the first seed), and the folders of the runs.
 """
 
 import dataclasses
