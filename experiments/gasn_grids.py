@@ -12,14 +12,14 @@ Samples against 300 held-out digits: mean and standard deviation over 5 seeds, 1
 training step of one model (batch 64, two cores shared with other work). On the last line are 1000
 training digits, the floor, and of `nearest` and `copies` the held-out digits:
 
-|                          | pixel means | covariance  | MMD         | nearest   | copies    | step |
-|--------------------------|-------------|-------------|-------------|-----------|-----------|------|
-| no structure             | .0187±.0012 | .0055±.0001 | .0005±.0004 | 4.73±0.09 | .007±.003 | 1.9  |
-| chain                    | .0177±.0020 | .0054±.0001 | .0002±.0004 | 4.37±0.05 | .010±.003 | 2.8  |
-| tree                     | .0166±.0019 | .0054±.0002 | .0001±.0004 | 4.40±0.09 | .010±.006 | 2.2  |
-| grid, exact              | .0174±.0016 | .0053±.0001 | .0003±.0004 | 4.18±0.03 | .013±.002 | 66   |
-| grid, belief propagation | .0172±.0027 | .0053±.0001 | .0002±.0005 | 4.16±0.09 | .013±.004 | 25   |
-| training digits          | .0135       | .0045       | -.0006      | 3.40      | .043      |      |
+|                        | pixel means | covariance  | MMD         | nearest   | copies    | step |
+|------------------------|-------------|-------------|-------------|-----------|-----------|------|
+| no structure           | .0187±.0012 | .0055±.0001 | .0005±.0004 | 4.73±0.09 | .007±.003 | 1.9  |
+| chain                  | .0177±.0020 | .0054±.0001 | .0002±.0004 | 4.37±0.05 | .010±.003 | 2.8  |
+| tree                   | .0166±.0019 | .0054±.0002 | .0001±.0004 | 4.40±0.09 | .010±.006 | 2.2  |
+| grid, exact            | .0174±.0016 | .0053±.0001 | .0003±.0004 | 4.18±0.03 | .013±.002 | 66   |
+| grid, propagation      | .0172±.0027 | .0053±.0001 | .0002±.0005 | 4.16±0.09 | .013±.004 | 25   |
+| training digits        | .0135       | .0045       | -.0006      | 3.40      | .043      |      |
 
 What neighbours buy is sharpness: with every neighbour more, samples come nearer to digits that were
 written, without coming nearer than held-out digits are, and their covariance improves. Means and
