@@ -23,6 +23,7 @@ and Algorithm 1. The recursions are in :mod:`gasn_jax.structured.markov`.
 """
 
 import numbers
+import operator
 from typing import NamedTuple
 
 import jax
@@ -336,8 +337,12 @@ def kl_divergence(
     """
     _check_shape("other_unary", other_unary, jnp.shape(unary))
     _check_shape("other_pairwise", other_pairwise, jnp.shape(pairwise))
-    p = markov.infer(*_prepare(unary, pairwise, temperature, length))
-    q = markov.infer(*_prepare(other_unary, other_pairwise, temperature, length))
+    *ours, length = _prepare(unary, pairwise, temperature, length)
+    *theirs, _ = _prepare(other_unary, other_pairwise, temperature, length)
+    # One computation for both, lest equal chains round apart.
+    both = jax.tree.map(lambda *x: jnp.stack(x), ours, theirs)
+    both = jax.vmap(markov.infer, in_axes=(0, 0, None))(*both, length)
+    p, q = (jax.tree.map(operator.itemgetter(i), both) for i in (0, 1))
     # Where p has no mass nothing is compared. Differences first, so that equal terms cancel.
     reached = (p.unary[:-1, :, None] > 0) & (p.log_transition > -jnp.inf)
     initial, initial_fits = _log_ratio(p.log_initial, q.log_initial, p.log_initial > -jnp.inf)
