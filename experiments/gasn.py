@@ -42,6 +42,7 @@ import functools
 import json
 import os
 from collections.abc import Mapping
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -52,12 +53,11 @@ from experiments import common
 from experiments.gasn_datasets import DATASETS, Examples, counted, some_of
 from gasn_jax.data import digits
 from gasn_jax.learning import chow_liu
-from gasn_jax.structured import engine, graph
+from gasn_jax.structured import engine, graph, grid
 from gasn_jax.systems import gasn
 from gasn_jax.training import loop, pictures, workdir
 from gasn_jax.training.errors import require
 
-_HIGHEST_EXACT = 12  # rows of a binary grid
 # Beside the generator's rows of the table: real data, and what counting alone would give.
 _REFERENCES = ("train", "independent", "first_order")
 
@@ -72,7 +72,7 @@ class Config(loop.LoopConfig):
     # Which variables have pairwise scores. Images: chain (snake order), tree (Chow-Liu, of the
     # training part) or grid (4 neighbours); letter strings: chain.
     structure: str = "chain"
-    # exact, or belief_propagation: convergent beliefs, and samples by Gibbs sweeps.
+    # exact, or belief_propagation: tree-reweighted beliefs, and samples by Gibbs sweeps.
     inference: str = "exact"
     # Folder that holds ocr_letters/ and weizmann_horses/; empty for the environment variable
     # GASN_DATA, then ../shared/data. The digits come with scikit-learn.
@@ -128,8 +128,9 @@ class Config(loop.LoopConfig):
             require(
                 self.network == "dense", "network", f"dense for a {self.structure}", self.network
             )
-        elif DATASETS[self.dataset].height > _HIGHEST_EXACT:
-            fits = self.inference != "exact"
+        elif self.inference == "exact":
+            dataset = DATASETS[self.dataset]
+            fits = dataset.num_states**dataset.height <= grid.MOST_STATES
             require(fits, "inference", "belief_propagation for so large a grid", self.inference)
         for name, least in (("num_seeds", 1), ("batch_size", 1), ("num_eval_samples", 2)):
             require(getattr(self, name) >= least, name, f">= {least}", getattr(self, name))
@@ -168,8 +169,8 @@ class Config(loop.LoopConfig):
             tree = graph.tree(dataset.num_states, parents)
             return engine.Tree(tree) if exact else engine.Loopy(tree)
         width = dataset.num_variables // dataset.height
-        grid = graph.grid(dataset.height, width, dataset.num_states)
-        return engine.Grid(grid, dataset.height) if exact else engine.Loopy(grid)
+        image = graph.grid(dataset.height, width, dataset.num_states)
+        return engine.Grid(image, dataset.height) if exact else engine.Loopy(image)
 
     def order(self) -> np.ndarray:
         """Where in an example each variable stands, [N]; a chain of pixels winds like a snake."""
@@ -177,6 +178,14 @@ class Config(loop.LoopConfig):
         if self.structure != "chain" or not dataset.height:
             return np.arange(dataset.num_variables)
         return digits.snake_order(dataset.height, dataset.num_variables // dataset.height)
+
+
+class Drawn(NamedTuple):
+    """States [num_seeds, M, N], lengths [M], and which examples are reliable, [num_seeds, M]."""
+
+    states: np.ndarray
+    lengths: np.ndarray
+    reliable: np.ndarray
 
 
 # {row of the table: {statistic: [num_seeds] numbers}}
@@ -214,10 +223,13 @@ def train(config: Config, directory: str) -> Evaluation:
     )
     drawn = draw(config, state.average, real["train"])
     evaluation = evaluate(config, real, drawn)
-    _write_table(directory, evaluation)
-    arrays = {name: examples.states.astype(np.int8) for name, examples in drawn.items()}
-    np.savez_compressed(os.path.join(directory, "samples.npz"), allow_pickle=False, **arrays)
-    DATASETS[config.dataset].save_samples(directory, real[config.held_out], drawn)
+    with open(os.path.join(directory, "evaluation.json"), "w", encoding="utf-8") as file:
+        json.dump(evaluation, file, indent=1)
+    write_table(os.path.join(directory, "evaluation.csv"), evaluation)
+    arrays: dict[str, Any] = {name: x.states.astype(np.int8) for name, x in drawn.items()}
+    np.savez_compressed(os.path.join(directory, "samples.npz"), **arrays)
+    first = {name: found.states[0] for name, found in drawn.items()}
+    DATASETS[config.dataset].save_samples(directory, real[config.held_out], first)
     _save_curves(directory)
     return evaluation
 
@@ -227,7 +239,7 @@ def load(config: Config) -> dict[str, Examples]:
     return DATASETS[config.dataset].load(config.data_dir)
 
 
-def draw(config: Config, params, train_part: Examples) -> dict[str, Examples]:
+def draw(config: Config, params, train_part: Examples) -> dict[str, Drawn]:
     """Draws from every model, states [num_seeds, num_eval_samples, N], in both modes.
 
     Lengths are those of as many training examples, for the generator does not model them.
@@ -247,42 +259,50 @@ def draw(config: Config, params, train_part: Examples) -> dict[str, Examples]:
 
     drawn = jax.device_get(both(params, keys, lengths))
     back = digits.inverse_order(config.order())
-    return {name: Examples(drawn[name][..., back], lengths) for name in ("samples", "map")}
+    return {
+        name: Drawn(drawn[name].states[..., back], lengths, drawn[name].reliable)
+        for name in ("samples", "map")
+    }
 
 
 def evaluate(
-    config: Config, real: Mapping[str, Examples], drawn: Mapping[str, Examples]
+    config: Config, real: Mapping[str, Examples], drawn: Mapping[str, Drawn]
 ) -> Evaluation:
-    """Compares the models' draws, and the reference rows, with the held-out part."""
-    rows = {name: (examples.states, examples.lengths) for name, examples in drawn.items()}
+    """Compares the models' draws, and the reference rows, with the held-out part.
+
+    `reliable` is the share of samples whose beliefs converged, and of MAP assignments that a bound
+    certifies; 1 where inference is exact, and of the reference rows.
+    """
+    rows = dict(drawn)
     some = some_of(real["train"], config.num_eval_samples)
     rng = np.random.RandomState(config.seed)
     references = (some, counted(rng, some, order=0), counted(rng, some, order=1))
     for name, examples in zip(_REFERENCES, references, strict=True):
-        rows[name] = (examples.states[None], examples.lengths)
+        rows[name] = Drawn(examples.states[None], examples.lengths, np.ones((1, 1), bool))
     compare = DATASETS[config.dataset].compare(real, config.held_out)
     evaluation = {}
-    for name, (states, lengths) in rows.items():
-        numbers = [compare(Examples(one, lengths), name == "train") for one in states]
+    for name, found in rows.items():
+        numbers = [compare(Examples(one, found.lengths), name == "train") for one in found.states]
         evaluation[name] = {key: [float(row[key]) for row in numbers] for key in numbers[0]}
+        evaluation[name]["reliable"] = [float(share) for share in found.reliable.mean(axis=1)]
     return evaluation
 
 
-def _write_table(directory: str, evaluation: Evaluation) -> None:
-    with open(os.path.join(directory, "evaluation.json"), "w", encoding="utf-8") as file:
-        json.dump(evaluation, file, indent=1)
+def write_table(path: str, evaluation: Evaluation) -> None:
+    """Writes and logs mean and standard deviation of every statistic, a row each."""
     names = list(next(iter(evaluation.values())))
     header = ["row", *(f"{name} {kind}" for name in names for kind in ("mean", "sd"))]
-    with open(os.path.join(directory, "evaluation.csv"), "w", encoding="utf-8") as file:
+    with open(path, "w", encoding="utf-8") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(header)
         for row, numbers in evaluation.items():
             cells = (kind(numbers[name]) for name in names for kind in (np.mean, spread))
             writer.writerow([row, *(f"{cell:.6g}" for cell in cells)])
-    logging.info("%-12s%s", "", "".join(f"{name:>18}" for name in names))
+    width = max(map(len, evaluation)) + 2
+    logging.info("%s%s", " " * width, "".join(f"{name:>18}" for name in names))
     for row, numbers in evaluation.items():
         cells = (f"{np.mean(numbers[name]):.4f} ± {spread(numbers[name]):.4f}" for name in names)
-        logging.info("%-12s%s", row, "".join(f"{cell:>18}" for cell in cells))
+        logging.info("%s%s", row.ljust(width), "".join(f"{cell:>18}" for cell in cells))
 
 
 def spread(values) -> float:

@@ -35,7 +35,7 @@ class Dataset(NamedTuple):
       height: rows of the image that an example is; 0 for strings, which have lengths.
       load: ``data_dir -> {"train", "validation", "test"}``.
       compare: ``(real, held_out) -> compare(examples, is_train) -> {statistic: number}``.
-      save_samples: ``(directory, real, {"samples", "map"})``.
+      save_samples: ``(directory, real, states)``, states [M, N] of "samples" and "map".
     """
 
     num_variables: int
@@ -43,7 +43,7 @@ class Dataset(NamedTuple):
     height: int
     load: Callable[[str], dict[str, Examples]]
     compare: Callable[[Mapping[str, Examples], str], Callable]
-    save_samples: Callable[[str, Examples, Mapping[str, Examples]], None]
+    save_samples: Callable[[str, Examples, Mapping[str, np.ndarray]], None]
 
 
 def some_of(examples: Examples, count: int) -> Examples:
@@ -134,12 +134,12 @@ def _compare_words(real: Mapping[str, Examples], held_out: str) -> Callable:
 
 
 def _save_images(
-    height: int, directory: str, held_out: Examples, drawn: Mapping[str, Examples]
+    height: int, directory: str, held_out: Examples, drawn: Mapping[str, np.ndarray]
 ) -> None:
     shown = {
         "real, held out": held_out.states,
-        "samples": drawn["samples"].states[0],
-        "MAP": drawn["map"].states[0],
+        "samples": drawn["samples"],
+        "MAP": drawn["map"],
     }
     pictures.save_side_by_side(
         os.path.join(directory, "samples.png"),
@@ -150,8 +150,8 @@ def _save_images(
     )
 
 
-def _save_words(directory: str, held_out: Examples, drawn: Mapping[str, Examples]) -> None:
-    columns = (held_out.states, drawn["samples"].states[0], drawn["map"].states[0])
+def _save_words(directory: str, held_out: Examples, drawn: Mapping[str, np.ndarray]) -> None:
+    columns = (held_out.states, drawn["samples"], drawn["map"])
     lines = ["".join(f"{title:<16}" for title in ("real, held out", "samples", "MAP"))]
     for words in zip(*(states[:_SHOWN] for states in columns), strict=False):
         lines.append("".join(f"{_spell(word):<16}" for word in words))

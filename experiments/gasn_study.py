@@ -1,12 +1,10 @@
 """Runs of `experiments.gasn` side by side: one table and one picture of all of them."""
 
-import csv
 import dataclasses
 import os
 from collections.abc import Mapping
 
 import numpy as np
-from absl import logging
 
 from experiments import gasn
 from experiments.gasn_datasets import DATASETS
@@ -38,7 +36,7 @@ def run(arms: Mapping[str, gasn.Config], directory: str) -> gasn.Evaluation:
         panels[arm] = found[0][2]
         reference = found[0][0]["train"]
     rows["training data"] = reference | {"step_seconds": [float("nan")]}
-    _write_table(directory, rows)
+    gasn.write_table(os.path.join(directory, "study.csv"), rows)
     _save_picture(directory, next(iter(arms.values())), panels)
     return rows
 
@@ -66,23 +64,6 @@ def _run_one(config, folder):
 def _joined(evaluations):
     """The numbers of several runs, statistic by statistic."""
     return {name: sum((one[name] for one in evaluations), []) for name in evaluations[0]}
-
-
-def _write_table(directory, rows):
-    names = list(next(iter(rows.values())))
-    with open(os.path.join(directory, "study.csv"), "w", encoding="utf-8") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(["row", *(f"{name} {kind}" for name in names for kind in ("mean", "sd"))])
-        for row, numbers in rows.items():
-            cells = (kind(numbers[name]) for name in names for kind in (np.mean, gasn.spread))
-            writer.writerow([row, *(f"{cell:.6g}" for cell in cells)])
-    width = max(map(len, rows)) + 2
-    logging.info("%s%s", " " * width, "".join(f"{name:>18}" for name in names))
-    for row, numbers in rows.items():
-        cells = (
-            f"{np.mean(numbers[name]):.4f} ± {gasn.spread(numbers[name]):.4f}" for name in names
-        )
-        logging.info("%s%s", row.ljust(width), "".join(f"{cell:>18}" for cell in cells))
 
 
 def _save_picture(directory, config, panels):

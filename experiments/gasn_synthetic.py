@@ -192,9 +192,9 @@ def generate(config: Config, state: State) -> dict[str, jax.Array]:
     key = jax.random.fold_in(jax.random.key(config.seed), config.num_steps + 1)
     belief_key, map_key = jax.random.split(key)
     lengths = jnp.full(config.num_eval, config.system.engine.num_variables)
-    states = jax.vmap(lambda p, key: gasn.sample(config.system, p, key, lengths, mode="map"))(
-        state.runs.average, jax.random.split(map_key, config.num_seeds)
-    )
+    states = jax.vmap(
+        lambda p, key: gasn.sample(config.system, p, key, lengths, mode="map").states
+    )(state.runs.average, jax.random.split(map_key, config.num_seeds))
     num_samples = -(-_BOX_SAMPLES // config.num_seeds)
     belief = _beliefs(config, state.runs.average, belief_key, num_samples)
     return {"belief": belief, "states": states}

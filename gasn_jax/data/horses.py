@@ -94,4 +94,4 @@ def write_npz(horses: Horses, path: str | os.PathLike) -> None:
     for part, name in _PARTS.items():
         images, masks = getattr(horses, part)
         arrays |= {f"{name}_images": images, f"{name}_masks": masks.astype(np.uint8)}
-    np.savez_compressed(path, allow_pickle=False, **arrays)
+    np.savez_compressed(path, **arrays)

@@ -35,8 +35,11 @@ def shapes(images: Int[np.ndarray, "M H W"]) -> Shapes:
       ValueError: for another shape, or values that are neither 0 nor 1.
     """
     images = np.asarray(images)
-    if images.ndim != 3 or not np.isin(images, (0, 1)).all():
-        raise ValueError(f"images must be 0 or 1 of shape [M, H, W], got {list(images.shape)}")
+    if images.ndim != 3:
+        raise ValueError(f"images must have shape [M, H, W], got {list(images.shape)}")
+    wrong = images[~np.isin(images, (0, 1))]
+    if wrong.size:
+        raise ValueError(f"images must be 0 or 1, got {wrong[0]}")
     across = np.sum(images[:, :, 1:] != images[:, :, :-1], axis=(1, 2))
     down = np.sum(images[:, 1:] != images[:, :-1], axis=(1, 2))
     pieces = _num_components(images)

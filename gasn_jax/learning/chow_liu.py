@@ -30,10 +30,11 @@ def parents(states: Int[np.ndarray, "M N"], num_states: int) -> Int[np.ndarray, 
     Trees", IEEE Transactions on Information Theory 14, 1968.
     """
     states = np.asarray(states)
-    if states.ndim != 2 or not states.size or states.min() < 0 or states.max() >= num_states:
-        raise ValueError(
-            f"states must be 0..{num_states - 1} of shape [M, N], got {list(states.shape)}"
-        )
+    if states.ndim != 2 or not states.size:
+        raise ValueError(f"states must have shape [M, N], got {list(states.shape)}")
+    wrong = states[~np.isin(states, np.arange(num_states))]
+    if wrong.size:
+        raise ValueError(f"states must be 0..{num_states - 1}, got {wrong[0]}")
     num_variables = states.shape[1]
     # Every edge is in the graph: sparse matrices take a weight of 0 for none.
     weights = 1.0 + np.maximum(np.triu(_mutual_information(states, num_states), 1), 0.0)

@@ -190,8 +190,10 @@ def tighten(
         raise ValueError(f"num_rounds must be >= 1, got {num_rounds}")
     counting = countings.tree_reweighted(graph)
     if not graph.factors:
-        bound = marginals(graph, unary, factors, temperature=temperature).log_partition
-        return Tightened(counting, np.full(num_rounds, bound), np.full(num_rounds, True))
+        result = marginals(graph, unary, factors, temperature=temperature, solver=solver)
+        bound = result.log_partition if result.upper_bound else np.inf
+        every = (np.full(num_rounds, value) for value in (bound, bool(result.converged)))
+        return Tightened(counting, *every)
     solve = jax.jit(functools.partial(marginals, graph, temperature=temperature, solver=solver))
     shares, messages = np.array(counting.factors[0], float), None
     best, bounds, converged = counting, [], []

@@ -96,21 +96,27 @@ def check_values(graph: FactorGraph, counting: CountingNumbers) -> None:
     For arrays with values, outside ``jax.jit``. Whether the free energy is as concave as
     ``counting.concave`` says is not checked.
     """
+    shapes = [(graph.num_variables,), *((len(rows),) for rows in graph.factors)]
+    got = [np.shape(numbers) for numbers in (counting.variables, *counting.factors)]
+    if got != shapes:
+        raise ValueError(f"counting numbers must have shapes {shapes}, got {got}")
     total = np.array(counting.variables, float)
     for rows, numbers in zip(graph.factors, counting.factors, strict=True):
         numbers = np.asarray(numbers, float)
-        if not np.all(numbers > 0):
-            number = int(np.argmax(~(numbers > 0)))
+        fine = (numbers > 0) & (numbers < np.inf)
+        if not np.all(fine):
+            number = int(np.argmax(~fine))
             raise ValueError(
-                f"counting numbers of factors must be > 0, got {numbers[number]} for factor "
-                f"{tuple(rows[number].tolist())}"
+                f"counting numbers of factors must be finite and > 0, got {numbers[number]} "
+                f"for factor {tuple(rows[number].tolist())}"
             )
         np.add.at(total, rows, numbers[:, None])
-    if not np.all(total > 0):
-        number = int(np.argmax(~(total > 0)))
+    fine = (total > 0) & (total < np.inf)
+    if not np.all(fine):
+        number = int(np.argmax(~fine))
         raise ValueError(
-            "counting numbers of a variable and its factors must together be > 0, got "
-            f"{total[number]} for variable {number}"
+            "counting numbers of a variable and its factors must together be finite and > 0, "
+            f"got {total[number]} for variable {number}"
         )
 
 

@@ -2,12 +2,13 @@
 
 An engine is static and hashable. It has ``num_variables`` N, ``num_states`` L, ``num_factors`` F,
 and three functions of the scores ``unary`` [N, L] and ``pairwise`` [F, L, L] of one example:
-``marginals``, ``sample`` and ``argmax``. Only chains have a ``length``.
+``marginals``, ``sample`` and ``argmax``. Only chains have a ``length``; the others ignore it.
 
 Loopy models are sampled by Gibbs sweeps from independent draws of the beliefs: they leave the
 model's own distribution unchanged, and so are right in the limit, whereas perturbed MAP problems
 sample from another distribution however exactly they are solved. A few sweeps only remove what
-neighbours disagree on; long-range structure must be in the beliefs they start from.
+neighbours disagree on; long-range structure must be in the beliefs they start from, and where
+scores are ``-inf`` they may not find a possible state.
 """
 
 import dataclasses
@@ -19,7 +20,7 @@ from jax import lax
 from jaxtyping import Array, Bool, Float, Int, Key
 
 from gasn_jax import numerics
-from gasn_jax.structured import belief_propagation, counting, relaxation, single_site
+from gasn_jax.structured import belief_propagation, counting, forest, relaxation, single_site
 from gasn_jax.structured import chain as chains
 from gasn_jax.structured import graph as graphs
 from gasn_jax.structured import grid as grids
@@ -27,7 +28,6 @@ from gasn_jax.structured import tree as trees
 
 Temperature = float | Float[Array, ""]
 Length = Int[Array, ""] | None
-Unary = Float[Array, "N L"]
 
 
 class Beliefs(NamedTuple):
@@ -42,6 +42,20 @@ class Beliefs(NamedTuple):
     unary: Float[Array, "N L"]
     pairwise: Float[Array, "F L L"]
     converged: Bool[Array, ""]
+
+
+class Found(NamedTuple):
+    """States of one example.
+
+    Attributes:
+      states: [N] int32, -1 beyond the length and where no possible states were found.
+      reliable: whether they are what was asked for. Exact engines always say True; others, of a
+        sample, that it started from beliefs that converged, of the best states, that a bound
+        certifies them.
+    """
+
+    states: Int[Array, "N"]
+    reliable: Bool[Array, ""]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -75,16 +89,17 @@ class Chain:
         *,
         temperature: Temperature = 1.0,
         length: Length = None,
-        beliefs: Unary | None = None,
-    ) -> Int[Array, "N"]:
-        """One exact sample, -1 beyond the length; ``beliefs`` are not needed."""
-        return chains.sample(
+        beliefs: Beliefs | None = None,
+    ) -> Found:
+        """One exact sample; ``beliefs`` are not needed."""
+        states = chains.sample(
             key, unary, pairwise, num_samples=1, temperature=temperature, length=length
-        )[0]
+        )
+        return Found(states[0], jnp.bool_(True))
 
-    def argmax(self, unary, pairwise, *, length: Length = None) -> Int[Array, "N"]:
-        """The best states, -1 beyond the length."""
-        return chains.argmax(unary, pairwise, length=length)[0]
+    def argmax(self, unary, pairwise, *, length: Length = None) -> Found:
+        """The best states."""
+        return Found(chains.argmax(unary, pairwise, length=length)[0], jnp.bool_(True))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -126,6 +141,11 @@ class _OfGraph:
 class Tree(_OfGraph):
     """A tree or forest, exact."""
 
+    def __post_init__(self):
+        """Raises ValueError, too, for a cycle."""
+        super().__post_init__()
+        forest.plan(self.graph)
+
     def marginals(
         self, unary, pairwise, *, temperature: Temperature = 1.0, length: Length = None
     ) -> Beliefs:
@@ -141,15 +161,16 @@ class Tree(_OfGraph):
         *,
         temperature: Temperature = 1.0,
         length: Length = None,
-        beliefs: Unary | None = None,
-    ) -> Int[Array, "N"]:
+        beliefs: Beliefs | None = None,
+    ) -> Found:
         """One exact sample; ``beliefs`` are not needed."""
         model = self._model(unary, pairwise)
-        return trees.sample(key, *model, num_samples=1, temperature=temperature)[0]
+        states = trees.sample(key, *model, num_samples=1, temperature=temperature)
+        return Found(states[0], jnp.bool_(True))
 
-    def argmax(self, unary, pairwise, *, length: Length = None) -> Int[Array, "N"]:
+    def argmax(self, unary, pairwise, *, length: Length = None) -> Found:
         """The best states."""
-        return trees.argmax(*self._model(unary, pairwise))[0]
+        return Found(trees.argmax(*self._model(unary, pairwise))[0], jnp.bool_(True))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -183,20 +204,24 @@ class Grid(_OfGraph):
         *,
         temperature: Temperature = 1.0,
         length: Length = None,
-        beliefs: Unary | None = None,
-    ) -> Int[Array, "N"]:
+        beliefs: Beliefs | None = None,
+    ) -> Found:
         """One exact sample; ``beliefs`` are not needed."""
         model, height = self._model(unary, pairwise), self.height
-        return grids.sample(key, *model, height=height, num_samples=1, temperature=temperature)[0]
+        states = grids.sample(key, *model, height=height, num_samples=1, temperature=temperature)
+        return Found(states[0], jnp.bool_(True))
 
-    def argmax(self, unary, pairwise, *, length: Length = None) -> Int[Array, "N"]:
+    def argmax(self, unary, pairwise, *, length: Length = None) -> Found:
         """The best states."""
-        return grids.argmax(*self._model(unary, pairwise), height=self.height)[0]
+        states, _ = grids.argmax(*self._model(unary, pairwise), height=self.height)
+        return Found(states, jnp.bool_(True))
 
 
 @dataclasses.dataclass(frozen=True)
 class Loopy(_OfGraph):
     """Any graph of pairwise factors, by tree-reweighted belief propagation.
+
+    Strong scores can keep its sweeps from converging; the results say so.
 
     Attributes:
       solver: of the marginals, and of each stage of ``argmax``.
@@ -207,6 +232,12 @@ class Loopy(_OfGraph):
         num_steps=100, acceleration=0, num_gradient_steps=0
     )
     num_sweeps: int = 10
+
+    def __post_init__(self):
+        """Raises ValueError, too, for less than one sweep."""
+        super().__post_init__()
+        if self.num_sweeps < 1:
+            raise ValueError(f"num_sweeps must be >= 1, got {self.num_sweeps}")
 
     def marginals(
         self, unary, pairwise, *, temperature: Temperature = 1.0, length: Length = None
@@ -228,15 +259,17 @@ class Loopy(_OfGraph):
         *,
         temperature: Temperature = 1.0,
         length: Length = None,
-        beliefs: Unary | None = None,
-    ) -> Int[Array, "N"]:
+        beliefs: Beliefs | None = None,
+    ) -> Found:
         """One sample: Gibbs sweeps from independent draws of the beliefs, given or computed."""
         unary, pairwise = lax.stop_gradient((unary, pairwise))
         if beliefs is None:
-            beliefs = self.marginals(unary, pairwise, temperature=temperature).unary
+            beliefs = self.marginals(unary, pairwise, temperature=temperature)
+        weights = lax.stop_gradient(beliefs.unary).T
         start_key, sweep_key = jax.random.split(key)
-        uniform = jax.random.uniform(start_key, (self.num_variables,), unary.dtype)
-        states = numerics.inverse_cdf(lax.stop_gradient(beliefs).T, uniform)
+        precise = jnp.promote_types(weights.dtype, jnp.float32)
+        uniform = jax.random.uniform(start_key, (self.num_variables,), precise)
+        states = numerics.inverse_cdf(weights, uniform)
         graph, _, factors = self._model(unary, pairwise)
 
         def sweep(states, key):
@@ -245,11 +278,14 @@ class Loopy(_OfGraph):
             ), None
 
         keys = jax.random.split(sweep_key, self.num_sweeps)
-        return lax.scan(sweep, states, keys)[0]
+        states, _ = lax.scan(sweep, states, keys)
+        possible = graphs.score(graph, states, unary, factors) != -jnp.inf
+        return Found(jnp.where(possible, states, -1), beliefs.converged & possible)
 
-    def argmax(self, unary, pairwise, *, length: Length = None) -> Int[Array, "N"]:
+    def argmax(self, unary, pairwise, *, length: Length = None) -> Found:
         """Good states, see :func:`gasn_jax.structured.relaxation.argmax`."""
-        return relaxation.argmax(*self._model(unary, pairwise), solver=self.solver).states
+        best = relaxation.argmax(*self._model(unary, pairwise), solver=self.solver)
+        return Found(best.states, best.certified)
 
 
 Engine = Chain | Tree | Grid | Loopy

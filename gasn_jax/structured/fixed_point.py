@@ -46,9 +46,9 @@ class Solver:
       acceleration: how many steps Anderson acceleration mixes; 0 for none.
       num_newton_steps: most steps of Newton's method, for models on which the sweeps come to no
         end: each is a linear system at the cost of some hundred sweeps.
-      num_gradient_steps: most products of GMRES, >= 0, for the derivative, beyond the first 100
-        terms of a power series. They matter where sweeps are slow or do not come to rest, and
-        cost much more each.
+      num_gradient_steps: most products of GMRES, >= 0, rounded up to whole restarts of 60, for the
+        derivative, beyond the first 100 terms of a power series. They matter where sweeps are slow
+        or do not come to rest, and cost much more each.
       gradient: ``"implicit"``, or ``"unrolled"``: through all sweeps, whose memory grows with
         their number; they are plain ones, and no tolerance stops them.
     """
@@ -180,7 +180,7 @@ def _solve(onward, right, num_steps):
             maxiter=-(-num_steps // _RESTART),
             solve_method="incremental",  # "batched" gives NaN on nearly singular systems
         )
-        return jnp.where(jnp.all(jnp.isfinite(found)), found, right)
+        return jnp.where(jnp.all(jnp.isfinite(found)), found, series)
 
     # gmres alone could not be transposed: its tolerance depends on the right hand side.
     return lax.custom_linear_solve(lambda x: x - onward(x), right, solve, solve)

@@ -24,7 +24,7 @@ import os
 import zipfile
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -286,10 +286,10 @@ def save(path: str | os.PathLike, graph: FactorGraph, unary: ArrayLike, factors:
     check_shapes(graph, unary, factors)
     sizes = {"num_variables": graph.num_variables, "num_states": graph.num_states}
     description = {"format": _FORMAT, **sizes, "arities": list(graph.arities)}
-    arrays = {"unary": np.asarray(unary)}
+    arrays: dict[str, Any] = {"unary": np.asarray(unary)}
     for arity, rows, table in zip(graph.arities, graph.factors, factors, strict=True):
         arrays |= {f"variables_{arity}": rows, f"factors_{arity}": np.asarray(table)}
-    np.savez(_with_suffix(path, ".npz"), allow_pickle=False, **arrays)
+    np.savez(_with_suffix(path, ".npz"), **arrays)
     text = json.dumps(description, indent=1) + "\n"
     _with_suffix(path, ".json").write_text(text, encoding="utf-8")
 

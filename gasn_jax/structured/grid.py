@@ -33,11 +33,11 @@ from gasn_jax.structured import markov
 
 Temperature = float | Float[Array, ""]
 
-_MOST_STATES = 4096
+MOST_STATES = 4096  # of the last k variables together
 
 
 def check(graph: graphs.FactorGraph, *, height: int) -> None:
-    """Raises ``ValueError`` for a graph that is no such grid, or has more than 4096 states S."""
+    """Raises ``ValueError`` for a graph that is no such grid, or too high for ``MOST_STATES``."""
     _plan(graph, height)
 
 
@@ -195,13 +195,13 @@ def _plan(graph, height):
     edges = graph.factors[0] if graph.factors else np.zeros((0, 2), np.int32)
     first, second = place[edges].T
     apart = np.abs(first - second)
-    far = graph.num_states ** apart.astype(float) > _MOST_STATES
+    far = apart * np.log(graph.num_states) > np.log(MOST_STATES) + 1e-9
     if far.any():
         number = int(np.argmax(far))
         raise ValueError(
             f"in columns of {height}, factor {number} of the variables "
             f"{tuple(edges[number].tolist())} reaches {apart[number]} variables back, which must "
-            f"have at most {_MOST_STATES} states, got {graph.num_states}**{apart[number]}"
+            f"have at most {MOST_STATES} states, got {graph.num_states}**{apart[number]}"
         )
     distances, rows = np.unique(apart, return_inverse=True)
     later = np.maximum(first, second)

@@ -35,6 +35,7 @@ from gasn_jax.structured import schedule as schedules
 from gasn_jax.structured import sweep as sweeps
 
 _TOLERANCE = 1e-3
+_HUGE = 1e6
 _TEMPERATURES = (1.0, 0.3, 0.1, 0.03, 0.01, 0.003, 0.001)
 
 
@@ -72,9 +73,9 @@ def argmax(
       graph: the structure, static.
       unary, factors: the potentials.
       counting: a concave free energy; None for :func:`counting.convex`.
-      temperatures: of the stages, > 0, in units of the potentials' median range.
+      temperatures: of the stages, > 0, in units of the potentials' mean range.
       solver: of each stage, warm-started from the one before; None for 200 coloured sweeps.
-      tolerance: how far score and bound may be apart, in units of the potentials' median range and
+      tolerance: how far score and bound may be apart, in units of the potentials' mean range and
         beyond rounding, to count as equal.
 
     Returns:
@@ -86,14 +87,14 @@ def argmax(
     """
     graphs.check_shapes(graph, unary, factors)
     stages = np.asarray(temperatures, float)
-    if stages.ndim != 1 or not stages.size or not np.all(stages > 0):
-        raise ValueError(f"temperatures must be some numbers > 0, got {stages.tolist()}")
+    if stages.ndim != 1 or not stages.size or not np.all((stages > 0) & (stages < np.inf)):
+        raise ValueError(f"temperatures must be some finite numbers > 0, got {stages.tolist()}")
     counting = countings.convex(graph) if counting is None else counting
     solver = fixed_point.Solver(num_steps=200) if solver is None else solver
     plan = schedules.plan(graph, solver.schedule == "coloured")
     potentials = lax.stop_gradient((unary, factors))
     model = belief_propagation.to_model(graph, *potentials, counting)
-    epsilons = _median_range(model) * jnp.asarray(stages, model.unary.dtype)
+    epsilons = _mean_range(model) * jnp.asarray(stages, model.unary.dtype)
 
     def stage(carry, epsilon):
         scores, best = carry  # messages in units of the score
@@ -118,7 +119,7 @@ def argmax(
     best = Best(nobody, none, -none, jnp.bool_(False), jnp.bool_(False))
     start = jnp.zeros((graph.num_states, plan.whole.stop), model.unary.dtype)
     (_, best), _ = lax.scan(stage, (start, best), epsilons)
-    certified = _agree(best.score, best.bound, tolerance * _median_range(model))
+    certified = _agree(best.score, best.bound, tolerance * _mean_range(model))
     return best._replace(certified=certified)
 
 
@@ -155,7 +156,7 @@ def max_product(
     states = jnp.argmax(scores, axis=0).astype(jnp.int32)
     score, bound = graphs.score(graph, states, *potentials), free_energy.bound(plan, model, sent)
     states = jnp.where(score > -jnp.inf, states, -1)
-    certified = _agree(score, bound, _TOLERANCE * _median_range(model))
+    certified = _agree(score, bound, _TOLERANCE * _mean_range(model))
     return Best(states, score, bound, certified, residual <= solver.tolerance), scores.T
 
 
@@ -166,16 +167,20 @@ def _agree(score, bound, slack):
     return near | ((bound == -jnp.inf) & (score == -jnp.inf))
 
 
-def _median_range(model):
+def _mean_range(model):
     """How far apart the finite scores of a variable or factor are, where they are; 1 if nowhere.
 
-    The median, lest a few scores that forbid by their size set the scale of all.
+    Scores that forbid by their size, a million times the others and more, do not set the scale.
     """
     ranges = []
     for table in (model.unary, *model.tables):
         flat = table.reshape(-1, table.shape[-1])
         top = jnp.max(flat, axis=0)
         low = jnp.min(jnp.where(flat > -jnp.inf, flat, jnp.inf), axis=0)
-        ranges.append(jnp.where(top > low, top - low, jnp.nan))
-    median = jnp.nanmedian(jnp.concatenate(ranges))
-    return jnp.where(median > 0, median, 1.0)
+        ranges.append(jnp.where(top > low, top - low, 0.0))
+    ranges = jnp.sort(jnp.concatenate(ranges))
+    count = jnp.cumsum(ranges > 0)
+    means = jnp.cumsum(ranges) / jnp.maximum(count, 1)  # of the smallest so many
+    jump = (ranges[1:] > _HUGE * means[:-1]) & (means[:-1] > 0)
+    mean = means[jnp.argmax(jnp.append(jump, True))]
+    return jnp.where(mean > 0, mean, 1.0)

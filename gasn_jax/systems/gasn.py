@@ -113,10 +113,16 @@ class GASNConfig:
         width = num_variables // height
         wanted = graphs.grid(height, width, self.engine.num_states)
         ours = None if isinstance(self.engine, engines.Chain) else self.engine.graph
-        _require(ours == wanted, "engine", f"of a {height}x{width} grid with 4 neighbours", ours)
-        halvings = 2 ** max(len(self.generator_hidden) - 1, len(self.discriminator_hidden))
-        fits = height % halvings == 0 and width % halvings == 0
-        _require(fits, "height", f"{height}x{width} halved for every layer", self.height)
+        wanted_text = f"of a {height}x{width} grid with 4 neighbours"
+        _require(ours == wanted, "engine", wanted_text, self.engine)
+        _require(self.window == 1, "window", "1 with convolutional players", self.window)
+        _require(len(self.generator_hidden) >= 1, "generator_hidden", "a layer", ())
+        for name, first in (("generator_hidden", 1), ("discriminator_hidden", 0)):
+            widths = getattr(self, name)
+            halved = 2 ** (len(widths) - first)
+            fits = height % halved == 0 and width % halved == 0
+            most = f"so few layers that {height}x{width} can be halved by all"
+            _require(fits, name, most + (" but the first" if first else ""), widths)
 
 
 class GASNBatch(NamedTuple):
@@ -246,7 +252,7 @@ def smoothed_generator(
 
     Reference: GASN paper, Equation 10; gradients by Equation 12, Algorithm 1 and Equation 13.
     """
-    return _beliefs(config, unary, pairwise, length)[0]
+    return _beliefs(config, unary, pairwise, length).unary
 
 
 def noise(config: GASNConfig, key: Key[Array, ""], num_samples: int) -> Float[Array, "m Z"]:
@@ -262,7 +268,7 @@ def sample(
     lengths: Int[Array, "m"],
     *,
     mode: str = "sample",
-) -> Int[Array, "m N"]:
+) -> engines.Found:
     """Generated examples, one noise vector each.
 
     Args:
@@ -274,7 +280,8 @@ def sample(
         the generator of Equation 2 (the best that was found, by belief propagation).
 
     Returns:
-      States [m, N] int32, -1 beyond the length.
+      States [m, N] int32, -1 beyond the length, and whether each example is reliable, [m]: always
+      of exact engines.
 
     Raises:
       ValueError: at trace time, for an unknown ``mode``.
@@ -296,7 +303,10 @@ def sample(
 def beliefs(
     config: GASNConfig, params: Params, key: Key[Array, ""], lengths: Int[Array, "m"]
 ) -> Float[Array, "m N L"]:
-    """The smoothed generator's outputs (Equation 10) for one noise vector each, [m, N, L]."""
+    """The smoothed generator's outputs (Equation 10) for one noise vector each, [m, N, L].
+
+    Of an engine that is not exact, look at the metric ``converged`` of training, or ask the engine.
+    """
 
     def one(z, length):
         return smoothed_generator(config, *potentials(config, params, z, length), length)
@@ -310,13 +320,14 @@ def _generate(config, params, key, lengths):
 
     def one(key, z, length):
         scores = potentials(config, params, z, length)
-        p, converged = _beliefs(config, *scores, length)
+        beliefs = _beliefs(config, *scores, length)
+        p = beliefs.unary
         if config.discriminator_input == "marginals":
-            return p, converged
-        drawn = _draw(config, key, *jax.lax.stop_gradient((scores, length, p)))
-        drawn = jax.nn.one_hot(drawn, config.engine.num_states)
+            return p, beliefs.converged
+        drawn = _draw(config, key, *jax.lax.stop_gradient((scores, length, beliefs)))
+        drawn = jax.nn.one_hot(drawn.states, config.engine.num_states)
         # The difference is exactly zero: what is seen is the sample.
-        return drawn + (p - jax.lax.stop_gradient(p)), converged
+        return drawn + (p - jax.lax.stop_gradient(p)), beliefs.converged
 
     z = noise(config, noise_key, lengths.shape[0])
     keys = jax.random.split(model_key, lengths.shape[0])
@@ -325,22 +336,21 @@ def _generate(config, params, key, lengths):
 
 
 def _draw(config, key, scores, length, beliefs=None):
-    """One sample of the model, [N], -1 beyond the length; ``beliefs`` if they are known."""
+    """One sample of the model; ``beliefs`` if they are known."""
     options = dict(temperature=config.temperature, length=length, beliefs=beliefs)
     return config.engine.sample(key, *scores, **options)
 
 
-def _beliefs(config, unary, pairwise, length) -> tuple[Array, Array]:
-    """The unary marginals, and whether they converged; with the gradient route of the config."""
+def _beliefs(config, unary, pairwise, length) -> engines.Beliefs:
+    """The marginals; the unary ones with the gradient route of the config."""
     if config.gradient == "product":
         return _marginals(config, unary, pairwise, length)
-    return cast(tuple[Array, Array], _marginals_by_matrix(config, unary, pairwise, length))
+    return cast(engines.Beliefs, _marginals_by_matrix(config, unary, pairwise, length))
 
 
 def _marginals(config, unary, pairwise, length):
     options = dict(temperature=config.temperature, length=length)
-    result = config.engine.marginals(unary, pairwise, **options)
-    return result.unary, result.converged
+    return config.engine.marginals(unary, pairwise, **options)
 
 
 def _discriminator_objective(config, params, real, fake):
@@ -371,7 +381,7 @@ def _marginals_forward(config, unary, pairwise, length):
 
 def _marginals_backward(config, residuals, cotangents):
     unary, pairwise, length = residuals
-    cotangent, _ = cotangents
+    cotangent = cotangents.unary
     if config.gradient == "jacobian":
         matrices = tuple(
             chain.covariance(unary, pairwise, temperature=config.temperature, length=length)

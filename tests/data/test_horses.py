@@ -72,7 +72,7 @@ def test_a_missing_file_says_where_to_get_it(tmp_path):
 def test_a_malformed_file_is_named_with_its_field(fields, tmp_path, change, message):
     change(fields)
     path = tmp_path / "bad.npz"
-    np.savez(path, allow_pickle=False, **fields)
+    np.savez(path, **fields)
     with pytest.raises(locate.DataError, match=message) as caught:
         horses.read_npz(path)
     assert str(caught.value).startswith(f"{path}: ") and "\n" not in str(caught.value)

@@ -49,7 +49,14 @@ def test_distances_are_between_distributions():
     assert masks.shape_distances(more, images)["area"] == pytest.approx(1 / 36)
 
 
-@pytest.mark.parametrize("images", [BLANK, np.full((1, 2, 2), 2), np.full((1, 2, 2), 0.5)])
-def test_what_is_no_mask_is_refused(images):
-    with pytest.raises(ValueError, match=r"images must be 0 or 1 of shape \[M, H, W\], got \["):
+@pytest.mark.parametrize(
+    ("images", "message"),
+    [
+        (BLANK, r"images must have shape \[M, H, W\], got \[4, 5\]"),
+        (np.full((1, 2, 2), 2), "images must be 0 or 1, got 2"),
+        (np.full((1, 2, 2), 0.5), "images must be 0 or 1, got 0.5"),
+    ],
+)
+def test_what_is_no_mask_is_refused(images, message):
+    with pytest.raises(ValueError, match=message):
         masks.shapes(images)

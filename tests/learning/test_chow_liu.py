@@ -60,7 +60,16 @@ def test_constant_variables_and_a_single_one():
     assert above[0] == -1 and tuple(above) in list(every_tree(4))
 
 
-@pytest.mark.parametrize("states", [np.zeros(3, int), np.zeros((0, 3), int), np.full((2, 2), 2)])
-def test_other_data_are_refused(states):
-    with pytest.raises(ValueError, match=r"states must be 0..1 of shape \[M, N\], got \["):
+@pytest.mark.parametrize(
+    ("states", "message"),
+    [
+        (np.zeros(3, int), r"states must have shape \[M, N\], got \[3\]"),
+        (np.zeros((0, 3), int), r"states must have shape \[M, N\], got \[0, 3\]"),
+        (np.full((2, 2), 2), "states must be 0..1, got 2"),
+        (np.full((2, 2), 0.5), "states must be 0..1, got 0.5"),
+        (np.full((2, 2), np.nan), "states must be 0..1, got nan"),
+    ],
+)
+def test_other_data_are_refused(states, message):
+    with pytest.raises(ValueError, match=message):
         chow_liu.parents(states, 2)

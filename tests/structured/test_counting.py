@@ -79,10 +79,14 @@ def test_numbers_of_ones_own_are_checked():
         return counting.CountingNumbers(np.array(variables), (np.array(factors),), False)
 
     counting.check_values(structure, numbers([0.0, -1.9, 0.0], [1.0, 1.0]))
-    with pytest.raises(ValueError, match=r"must be > 0, got 0.0 for factor \(1, 2\)"):
+    with pytest.raises(ValueError, match=r"must be finite and > 0, got 0.0 for factor \(1, 2\)"):
         counting.check_values(structure, numbers([1.0, 1.0, 1.0], [1.0, 0.0]))
-    with pytest.raises(ValueError, match=r"must together be > 0, got 0.0 for variable 1"):
+    with pytest.raises(
+        ValueError, match=r"must together be finite and > 0, got 0.0 for variable 1"
+    ):
         counting.check_values(structure, numbers([1.0, -2.0, 1.0], [1.0, 1.0]))
+    with pytest.raises(ValueError, match=r"shapes \[\(3,\), \(2,\)\], got \[\(3,\), \(1,\)\]"):
+        counting.check_values(structure, numbers([1.0, 1.0, 1.0], [1.0]))
 
 
 def test_without_edges_there_is_nothing_to_appear():

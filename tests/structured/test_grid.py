@@ -65,6 +65,28 @@ def test_a_frustrated_model_of_ten_by_ten():
         assert score - 1 < value <= score + 1e-3
 
 
+def test_float32_at_size():
+    structure = graph.grid(8, 8, 2)
+    batch = [potentials(structure, seed, scale=2.0) for seed in range(8)]
+    unary, factors = jax.tree.map(lambda *x: np.stack(x), *batch)
+    weights = np.random.default_rng(9).normal(size=(64, 2)).astype(np.float32)
+
+    def both(unary, factors):
+        def product(unary, factors):
+            result = grid.marginals(structure, unary, factors, height=8)
+            return jnp.sum(weights * result.unary), result
+
+        return jax.grad(product, argnums=(0, 1), has_aux=True)(unary, factors)
+
+    narrow = jax.jit(jax.vmap(both))(unary, factors)
+    with jax.enable_x64(True):
+        wide = jax.tree.map(lambda x: jnp.asarray(x, jnp.float64), (unary, factors))
+        wide = jax.tree.map(np.asarray, jax.jit(jax.vmap(both))(*wide))
+    for ours, exact in zip(jax.tree.leaves(narrow), jax.tree.leaves(wide), strict=True):
+        assert ours.dtype == np.float32 and exact.dtype == np.float64
+        np.testing.assert_allclose(ours, exact, atol=1e-5, rtol=1e-6)
+
+
 @pytest.mark.parametrize(
     ("structure", "height", "message"),
     [

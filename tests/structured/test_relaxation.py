@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from scipy.sparse import coo_array, csgraph
 
-from gasn_jax.structured import counting, graph, relaxation, tree
+from gasn_jax.structured import counting, graph, grid, relaxation, tree
 
 GRID = graph.grid(3, 3, 2)
 REGIONS = graph.from_regions(6, 2, [(0, 1, 2), (2, 3), (3, 4, 5, 0), (1, 4), (5, 2, 3)])
@@ -133,6 +133,22 @@ def test_scores_that_forbid_by_their_size_do_not_set_the_scale():
     np.testing.assert_allclose(large.score, honest.score, rtol=1e-5)
 
 
+def test_scores_near_zero_do_not_set_the_scale_either():
+    """Half of the grid hardly matters; annealing must start at the scores of the other half."""
+    structure = graph.grid(6, 6, 2)
+    exact = jax.jit(lambda u, f: grid.argmax(structure, u, f, height=6)[1])
+    run = jax.jit(functools.partial(relaxation.argmax, structure))
+    left = np.arange(36) % 6 < 3
+    lost = []
+    for seed in range(6):
+        unary, (pairs,) = potentials(structure, seed)
+        inside = left[structure.factors[0]].all(axis=1)
+        unary = unary * np.where(left, 1.0, 1e-4)[:, None]
+        pairs = pairs * np.where(inside, 1.0, 1e-4)[:, None, None]
+        lost.append(exact(unary, (pairs,)) - run(unary, (pairs,)).score)
+    assert np.mean(lost) < 0.5
+
+
 def test_scores_too_large_for_the_dtype_are_not_certified():
     structure = graph.chain(12, 2)
     unary = jnp.zeros((12, 2)).at[:, 1].set(1.0).at[0].set(-3e36)
@@ -145,7 +161,7 @@ def test_scores_too_large_for_the_dtype_are_not_certified():
 def test_bad_input():
     unary, factors = potentials(GRID, 0)
     for wrong in ((1.0, 0.0), np.array([1.0, 0.0])):
-        with pytest.raises(ValueError, match=r"must be some numbers > 0, got \[1.0, 0.0\]"):
+        with pytest.raises(ValueError, match=r"must be some finite numbers > 0, got \[1.0, 0.0\]"):
             relaxation.argmax(GRID, unary, factors, temperatures=wrong)
     with pytest.raises(ValueError, match=r"unary must have shape \(9, 2\), got \(8, 2\)"):
         relaxation.max_product(GRID, unary[1:], factors)

@@ -251,7 +251,7 @@ def best_states(scores, length):
 
 def test_map_samples_are_the_argmax_of_the_chain():
     state, batch = problem(VARIED)
-    got = sample(VARIED, state.generator, KEY, batch.lengths, mode="map")
+    got = sample(VARIED, state.generator, KEY, batch.lengths, mode="map").states
     scores = drawn_potentials(VARIED, state.generator, jax.random.split(KEY)[0], batch.lengths)
     wanted = best_states(scores, batch.lengths)
     assert_same(got, wanted)
@@ -260,7 +260,7 @@ def test_map_samples_are_the_argmax_of_the_chain():
 
 def test_samples_have_the_lengths_asked_for():
     state, batch = problem(VARIED)
-    got = sample(VARIED, state.generator, KEY, batch.lengths)
+    got = sample(VARIED, state.generator, KEY, batch.lengths).states
     assert got.dtype == np.int32 and np.max(got) < L
     assert_same(got >= 0, inside(batch.lengths))
 
@@ -406,10 +406,11 @@ def test_a_step_on_a_grid(model):
     after, metrics = step(config, state, batch, KEY)
     assert all(np.all(np.isfinite(leaf)) for leaf in jax.tree.leaves((after, metrics)))
     changed = jax.tree.map(lambda a, b: np.any(a != b), after.generator, state.generator)
-    assert all(jax.tree.leaves(changed)) and 0 <= metrics["converged"] <= 1
+    assert all(jax.tree.leaves(changed)) and metrics["converged"] == 1
     for mode in ("sample", "map"):
-        states = sample(config, state.generator, KEY, batch.lengths, mode=mode)
+        states, reliable = sample(config, state.generator, KEY, batch.lengths, mode=mode)
         assert states.shape == (M, N) and np.all((states >= 0) & (states < L))
+        assert reliable.shape == (M,) and (mode == "map" or np.all(reliable))
 
 
 def test_what_did_not_converge_is_in_the_metrics():
@@ -417,6 +418,7 @@ def test_what_did_not_converge_is_in_the_metrics():
     config = dataclasses.replace(PLAIN, engine=engine.Loopy(SQUARE, solver=hasty))
     state, batch = problem(config)
     assert step(config, state, batch, KEY)[1]["converged"] < 1
+    assert not np.all(sample(config, state.generator, KEY, batch.lengths).reliable)
 
 
 def test_conditioning_is_another_route_to_the_gradient_of_an_exact_grid():
@@ -453,12 +455,19 @@ def test_a_step_of_convolutional_players(pairwise):
             "gradient: wanted jacobian of chains only",
         ),
         (IMAGE, dict(height=3), "height: wanted a divisor of the 32 variables, got 3"),
-        (IMAGE, dict(height=2), "engine: wanted of a 2x16 grid with 4 neighbours, got FactorGraph"),
-        (IMAGE, dict(engine=engine.Chain(32, 2)), "engine: wanted of a 4x8 grid .*, got None"),
+        (IMAGE, dict(height=2), "engine: wanted of a 2x16 grid with 4 neighbours, got Loopy"),
+        (IMAGE, dict(engine=engine.Chain(32, 2)), r"engine: wanted of a 4x8 .*, got Chain\("),
+        (IMAGE, dict(window=3), "window: wanted 1 with convolutional players, got 3"),
+        (IMAGE, dict(generator_hidden=()), r"generator_hidden: wanted a layer, got \(\)"),
         (
             IMAGE,
             dict(discriminator_hidden=(2, 2, 2)),
-            "height: wanted 4x8 halved for every layer, got 4",
+            r"discriminator_hidden: wanted so few layers that 4x8 can be halved by all, got \(2, 2",
+        ),
+        (
+            IMAGE,
+            dict(generator_hidden=(2, 2, 2, 2)),
+            "generator_hidden: wanted .* can be halved by all but the first, got",
         ),
     ],
 )

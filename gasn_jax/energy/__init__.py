@@ -1,0 +1,1 @@
+"""Unnormalised models: energies, their Markov chains, and estimates of what normalises them."""

@@ -1,0 +1,225 @@
+r"""Restricted Boltzmann machines: energies, conditionals, and what is exact of the small ones.
+
+.. math:: E(v, h) = \tfrac12 \sum_i v_i^2 \,[\text{gaussian}] - v^\top W h - b^\top v - c^\top h,
+          \qquad p(v, h) = e^{-E(v, h)} / Z
+
+with visible units v and hidden units h of one kind each:
+
+* ``"spin"``: -1 or +1, the mean given the others is a tanh;
+* ``"binary"``: 0 or 1, the mean is a sigmoid;
+* ``"gaussian"`` (visible only): real, of variance 1 given the hidden units.
+
+The quadratic term is there for gaussian units only. Of spins it would be the constant V/2, which
+cancels in every probability; of binary units it would only move b by 1/2.
+
+The kind is static (:class:`RBM`); parameters are a dict of ``weights`` [V, H], ``visible_bias`` [V]
+and ``hidden_bias`` [H]. One configuration per call. Natural logarithms throughout.
+
+Reference: Arici and Celikyilmaz, "Associative Adversarial Networks", §4; they write the quadratic
+term for every kind of unit.
+"""
+
+import dataclasses
+import math
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+from jaxtyping import Array, Float, Key
+
+from gasn_jax import numerics
+
+Params = dict[str, Array]
+Visible = Float[Array, "V"]
+Hidden = Float[Array, "H"]
+
+VISIBLE_UNITS = ("spin", "binary", "gaussian")
+HIDDEN_UNITS = ("spin", "binary")
+MAX_ENUMERATED = 25
+_LOG_2_PI = math.log(2 * math.pi)
+
+
+@dataclasses.dataclass(frozen=True)
+class RBM:
+    """What a machine is made of; static.
+
+    Attributes:
+      num_visible: V.
+      num_hidden: H.
+      visible: ``"spin"``, ``"binary"`` or ``"gaussian"``.
+      hidden: ``"spin"`` or ``"binary"``.
+    """
+
+    num_visible: int
+    num_hidden: int
+    visible: str = "spin"
+    hidden: str = "spin"
+
+    def __post_init__(self):
+        """Raises ValueError naming the field that is out of its range."""
+        for name in ("num_visible", "num_hidden"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be >= 1, got {getattr(self, name)}")
+        for name, kinds in (("visible", VISIBLE_UNITS), ("hidden", HIDDEN_UNITS)):
+            if getattr(self, name) not in kinds:
+                raise ValueError(f"{name} must be one of {kinds}, got {getattr(self, name)!r}")
+
+
+def init(key: Key[Array, ""], rbm: RBM, *, scale: float = 0.01) -> Params:
+    """Parameters: weights N(0, scale^2), biases zero."""
+    shape = (rbm.num_visible, rbm.num_hidden)
+    return {
+        "weights": scale * jax.random.normal(key, shape),
+        "visible_bias": jnp.zeros(rbm.num_visible),
+        "hidden_bias": jnp.zeros(rbm.num_hidden),
+    }
+
+
+def energy(params: Params, rbm: RBM, v: Visible, h: Hidden) -> Float[Array, ""]:
+    """``E(v, h)``, scalar; O(V H)."""
+    check(params, rbm, v=v, h=h)
+    linear = v @ params["visible_bias"] + h @ params["hidden_bias"]
+    quadratic = 0.5 * jnp.sum(v**2) if rbm.visible == "gaussian" else 0.0
+    return quadratic - v @ params["weights"] @ h - linear
+
+
+def free_energy(params: Params, rbm: RBM, v: Visible) -> Float[Array, ""]:
+    """``F(v) = -log sum_h exp(-E(v, h))``, scalar; ``log p(v) = -F(v) - log Z``. O(V H)."""
+    check(params, rbm, v=v)
+    quadratic = 0.5 * jnp.sum(v**2) if rbm.visible == "gaussian" else 0.0
+    summed = _log_sum(rbm.hidden, hidden_input(params, v))
+    return quadratic - v @ params["visible_bias"] - jnp.sum(summed)
+
+
+def hidden_free_energy(params: Params, rbm: RBM, h: Hidden) -> Float[Array, ""]:
+    """``-log sum_v exp(-E(v, h))`` (an integral over gaussian v), scalar; O(V H)."""
+    check(params, rbm, h=h)
+    summed = _log_sum(rbm.visible, visible_input(params, h))
+    return -h @ params["hidden_bias"] - jnp.sum(summed)
+
+
+def hidden_input(params: Params, v: Visible) -> Hidden:
+    """What hidden units receive, ``c + W^T v``, [H]."""
+    return params["hidden_bias"] + v @ params["weights"]
+
+
+def visible_input(params: Params, h: Hidden) -> Visible:
+    """What visible units receive, ``b + W h``, [V]."""
+    return params["visible_bias"] + params["weights"] @ h
+
+
+def hidden_mean(params: Params, rbm: RBM, v: Visible) -> Hidden:
+    """``E[h | v]``, [H]."""
+    check(params, rbm, v=v)
+    return mean(rbm.hidden, hidden_input(params, v))
+
+
+def visible_mean(params: Params, rbm: RBM, h: Hidden) -> Visible:
+    """``E[v | h]``, [V]."""
+    check(params, rbm, h=h)
+    return mean(rbm.visible, visible_input(params, h))
+
+
+def sample_hidden(key: Key[Array, ""], params: Params, rbm: RBM, v: Visible) -> Hidden:
+    """Hidden units given the visible, [H], independent of each other."""
+    check(params, rbm, v=v)
+    return draw(key, rbm.hidden, hidden_input(params, v))
+
+
+def sample_visible(key: Key[Array, ""], params: Params, rbm: RBM, h: Hidden) -> Visible:
+    """Visible units given the hidden, [V], independent of each other."""
+    check(params, rbm, h=h)
+    return draw(key, rbm.visible, visible_input(params, h))
+
+
+def log_ratio(params: Params, rbm: RBM, v: Visible, other: Visible) -> Float[Array, ""]:
+    """``log p(v) / p(other)``, scalar, without the partition function."""
+    return free_energy(params, rbm, other) - free_energy(params, rbm, v)
+
+
+def log_partition(params: Params, rbm: RBM, *, chunk_size: int = 2**12) -> Float[Array, ""]:
+    """``log Z`` exactly, scalar, by summing over all states of the smaller discrete layer.
+
+    Args:
+      params, rbm: the machine.
+      chunk_size: how many states are taken together; bounds the memory.
+
+    Returns:
+      Scalar; O(2^n V H) for n units. Its gradient is the negative phase of the likelihood.
+
+    Raises:
+      ValueError: at trace time, for more than 25 units.
+    """
+    check(params, rbm)
+    by_hidden = rbm.visible == "gaussian" or rbm.num_hidden <= rbm.num_visible
+    size, kind = (rbm.num_hidden, rbm.hidden) if by_hidden else (rbm.num_visible, rbm.visible)
+    if size > MAX_ENUMERATED:
+        raise ValueError(f"at most {MAX_ENUMERATED} units can be enumerated, got {size}")
+    free = hidden_free_energy if by_hidden else free_energy
+    dtype = params["weights"].dtype
+
+    @jax.checkpoint
+    def of_state(number):
+        bits = (number >> jnp.arange(size, dtype=jnp.int32)) & 1
+        states = bits.astype(dtype)
+        return -free(params, rbm, 2 * states - 1 if kind == "spin" else states)
+
+    chunk = min(chunk_size, 2**size)
+    starts = jnp.arange(0, 2**size, chunk, dtype=jnp.int32)
+
+    def add(total, start):
+        values = jax.vmap(of_state)(start + jnp.arange(chunk, dtype=jnp.int32))
+        return jnp.logaddexp(total, numerics.logsumexp(values)), None
+
+    first = jax.vmap(of_state)(jnp.arange(chunk, dtype=jnp.int32))
+    return lax.scan(add, numerics.logsumexp(first), starts[1:])[0]
+
+
+def log_likelihood(params: Params, rbm: RBM, v: Float[Array, "M V"]) -> Float[Array, ""]:
+    """The mean ``log p(v)`` of M configurations, scalar, exactly; see :func:`log_partition`."""
+    energies = jax.vmap(lambda one: free_energy(params, rbm, one))(v)
+    return -jnp.mean(energies) - log_partition(params, rbm)
+
+
+def mean(kind: str, received: Float[Array, "..."]) -> Float[Array, "..."]:
+    """The mean of units of a kind that receive so much."""
+    if kind == "spin":
+        return jnp.tanh(received)
+    return jax.nn.sigmoid(received) if kind == "binary" else received
+
+
+def draw(key: Key[Array, ""], kind: str, received: Float[Array, "..."]) -> Float[Array, "..."]:
+    """Independent units of a kind that receive so much, of its dtype."""
+    if kind == "gaussian":
+        return received + jax.random.normal(key, received.shape, received.dtype)
+    # 1 with probability sigmoid(x), of spins sigmoid(2 x), without computing either: a logistic
+    # variable is below x so often. exp-free, and exact in the tails.
+    threshold = 2 * received if kind == "spin" else received
+    on = jax.random.logistic(key, received.shape, received.dtype) < threshold
+    return jnp.where(on, 1.0, -1.0 if kind == "spin" else 0.0).astype(received.dtype)
+
+
+def check(params: Params, rbm: RBM, *, v: Array | None = None, h: Array | None = None) -> None:
+    """Raises ``ValueError`` naming what has another shape than the machine's units."""
+    num_visible, num_hidden = rbm.num_visible, rbm.num_hidden
+    wanted = {
+        "weights": (num_visible, num_hidden),
+        "visible_bias": (num_visible,),
+        "hidden_bias": (num_hidden,),
+    }
+    arrays = {name: params[name] for name in wanted}
+    for name, value, size in (("v", v, num_visible), ("h", h, num_hidden)):
+        if value is not None:
+            arrays[name], wanted[name] = value, (size,)
+    for name, array in arrays.items():
+        if jnp.shape(array) != wanted[name]:
+            raise ValueError(f"{name} must have shape {wanted[name]}, got {jnp.shape(array)}")
+
+
+def _log_sum(kind, received):
+    """``log sum_x exp(x received)`` over the states x of a unit."""
+    if kind == "spin":
+        return jnp.logaddexp(received, -received)
+    if kind == "binary":
+        return jax.nn.softplus(received)
+    return 0.5 * received**2 + 0.5 * _LOG_2_PI

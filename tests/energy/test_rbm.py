@@ -1,0 +1,154 @@
+"""Restricted Boltzmann machines against sums over all their states."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from gasn_jax.energy import rbm as rbms
+from tests.energy import machines
+
+pytestmark = pytest.mark.usefixtures("x64")
+
+
+@pytest.mark.parametrize(("visible", "hidden"), machines.DISCRETE)
+def test_energies_of_all_states(visible, hidden):
+    params, rbm = machines.machine(visible, hidden)
+    v, h, scores = machines.joint(params, rbm)
+    run = functools.partial(rbms.energy, params, rbm)
+    np.testing.assert_allclose(
+        jax.vmap(lambda a: jax.vmap(lambda b: run(a, b))(h))(v), -scores, atol=1e-12
+    )
+    free = jax.vmap(lambda a: rbms.free_energy(params, rbm, a))(v)
+    np.testing.assert_allclose(free, -machines.log_sum_exp(scores, axis=1), atol=1e-12)
+    free = jax.vmap(lambda b: rbms.hidden_free_energy(params, rbm, b))(h)
+    np.testing.assert_allclose(free, -machines.log_sum_exp(scores, axis=0), atol=1e-12)
+    exact = machines.log_sum_exp(scores)
+    for chunk_size in (1, 4, 4096):
+        got = rbms.log_partition(params, rbm, chunk_size=chunk_size)
+        np.testing.assert_allclose(got, exact, rtol=1e-12)
+    log_p = machines.log_sum_exp(scores, axis=1) - exact
+    np.testing.assert_allclose(rbms.log_ratio(params, rbm, v[0], v[5]), log_p[0] - log_p[5])
+    np.testing.assert_allclose(rbms.log_likelihood(params, rbm, v[:6]), log_p[:6].mean())
+
+
+@pytest.mark.parametrize(("visible", "hidden"), machines.DISCRETE)
+def test_conditional_means(visible, hidden):
+    params, rbm = machines.machine(visible, hidden)
+    v, h, scores = machines.joint(params, rbm)
+    p = np.exp(scores)
+    wanted = (p / p.sum(1, keepdims=True)) @ h
+    got = jax.vmap(lambda a: rbms.hidden_mean(params, rbm, a))(v)
+    np.testing.assert_allclose(got, wanted, atol=1e-12)
+    wanted = (p / p.sum(0)).T @ v
+    got = jax.vmap(lambda b: rbms.visible_mean(params, rbm, b))(h)
+    np.testing.assert_allclose(got, wanted, atol=1e-12)
+
+
+@pytest.mark.parametrize("hidden", ["spin", "binary"])
+def test_gaussian_units_by_integration(hidden):
+    params, rbm = machines.machine("gaussian", hidden, num_visible=1)
+    h = machines.configurations(hidden, rbm.num_hidden)
+    line = np.linspace(-12, 12, 4001)
+    scores = machines.negative_energies(params, line[:, None], h) - 0.5 * line[:, None] ** 2
+    density, step = np.exp(scores), line[1] - line[0]
+    np.testing.assert_allclose(rbms.energy(params, rbm, line[7:8], h[3]), -scores[7, 3], rtol=1e-12)
+    free = jax.vmap(lambda b: rbms.hidden_free_energy(params, rbm, b))(h)
+    np.testing.assert_allclose(free, -np.log(density.sum(0) * step), atol=1e-9)
+    np.testing.assert_allclose(
+        rbms.log_partition(params, rbm), np.log(density.sum() * step), atol=1e-9
+    )
+    means = jax.vmap(lambda b: rbms.visible_mean(params, rbm, b))(h)[:, 0]
+    np.testing.assert_allclose(means, (line @ density) / density.sum(0), atol=1e-9)
+
+
+def test_it_sums_over_the_smaller_layer_and_refuses_more_than_it_can():
+    params, rbm = machines.machine("binary", "spin", num_visible=30, num_hidden=2)
+    summed = rbms.log_partition(params, rbm)
+    swapped = {
+        "weights": params["weights"].T,
+        "visible_bias": params["hidden_bias"],
+        "hidden_bias": params["visible_bias"],
+    }
+    other = rbms.RBM(2, 30, "spin", "binary")
+    np.testing.assert_allclose(rbms.log_partition(swapped, other), summed, rtol=1e-12)
+    params, rbm = machines.machine("spin", "spin", num_visible=26, num_hidden=26)
+    with pytest.raises(ValueError, match="at most 25 units can be enumerated, got 26"):
+        rbms.log_partition(params, rbm)
+    params, rbm = machines.machine("gaussian", "spin", num_visible=3, num_hidden=26)
+    with pytest.raises(ValueError, match="at most 25 units can be enumerated, got 26"):
+        rbms.log_partition(params, rbm)
+
+
+@pytest.mark.parametrize(("visible", "hidden"), machines.KINDS)
+def test_the_likelihoods_gradient_is_that_of_finite_differences(visible, hidden):
+    params, rbm = machines.machine(visible, hidden)
+    data = np.random.default_rng(1).choice([-1.0, 1.0], size=(5, 4))
+    direction = machines.machine(visible, hidden, seed=2)[0]
+    run = jax.jit(lambda p: rbms.log_likelihood(p, rbm, data))
+
+    def along(t):
+        return run(jax.tree.map(lambda p, d: p + t * d, params, direction))
+
+    slope = jax.tree.map(lambda g, d: jnp.sum(g * d), jax.jit(jax.grad(run))(params), direction)
+    wanted = (along(1e-5) - along(-1e-5)) / 2e-5
+    np.testing.assert_allclose(sum(jax.tree.leaves(slope)), wanted, rtol=1e-7)
+
+
+@pytest.mark.parametrize(("visible", "hidden"), machines.KINDS)
+def test_samples_have_the_conditional_means(visible, hidden):
+    params, rbm = machines.machine(visible, hidden)
+    keys = jax.random.split(jax.random.key(0), 20000)
+    v = np.array([1.0, -1.0, 1.0, 1.0])
+    drawn = np.asarray(jax.vmap(lambda k: rbms.sample_hidden(k, params, rbm, v))(keys))
+    assert set(np.unique(drawn)) == set(machines.STATES[hidden])
+    np.testing.assert_allclose(drawn.mean(0), rbms.hidden_mean(params, rbm, v), atol=0.03)
+    h = drawn[0]
+    drawn = np.asarray(jax.vmap(lambda k: rbms.sample_visible(k, params, rbm, h))(keys))
+    np.testing.assert_allclose(drawn.mean(0), rbms.visible_mean(params, rbm, h), atol=0.04)
+    if visible == "gaussian":
+        np.testing.assert_allclose(np.cov(drawn.T), np.eye(4), atol=0.05)
+
+
+def test_units_that_cannot_turn_do_not():
+    received = jnp.array([-jnp.inf, jnp.inf, -800.0, 800.0])
+    for kind, (low, high) in machines.STATES.items():
+        drawn = jax.vmap(lambda k, kind=kind: rbms.draw(k, kind, received))(
+            jax.random.split(jax.random.key(0), 1000)
+        )
+        assert np.all(drawn == np.array([low, high, low, high]))
+
+
+def test_fresh_parameters():
+    rbm = rbms.RBM(50, 40)
+    params = rbms.init(jax.random.key(0), rbm, scale=0.1)
+    rbms.check(params, rbm)
+    assert not np.any(params["visible_bias"]) and not np.any(params["hidden_bias"])
+    assert np.std(params["weights"]) == pytest.approx(0.1, rel=0.1)
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: rbms.RBM(0, 3), "num_visible must be >= 1, got 0"),
+        (lambda: rbms.RBM(3, 3, visible="real"), r"visible must be one of \('spin', 'binary', '"),
+        (lambda: rbms.RBM(3, 3, hidden="gaussian"), r"hidden must be one of \('spin', 'binary'\)"),
+        (
+            lambda: rbms.free_energy(*machines.machine("spin", "spin"), np.ones(3)),
+            r"v must have shape \(4,\), got \(3,\)",
+        ),
+        (
+            lambda: rbms.visible_mean(*machines.machine("spin", "spin"), np.ones(4)),
+            r"h must have shape \(3,\), got \(4,\)",
+        ),
+        (
+            lambda: rbms.log_partition(machines.machine("spin", "spin")[0], rbms.RBM(4, 5)),
+            r"weights must have shape \(4, 5\), got \(4, 3\)",
+        ),
+    ],
+)
+def test_what_does_not_fit_is_named(make, message):
+    with pytest.raises(ValueError, match=message):
+        make()
