@@ -118,7 +118,7 @@ def test_units_that_cannot_turn_do_not():
         drawn = jax.vmap(lambda k, kind=kind: rbms.draw(k, kind, received))(
             jax.random.split(jax.random.key(0), 1000)
         )
-        assert np.all(drawn == np.array([low, high, low, high]))
+        assert np.all(np.asarray(drawn) == np.array([low, high, low, high]))
 
 
 def test_fresh_parameters():

@@ -1,0 +1,106 @@
+"""Annealed importance sampling against exact partition functions."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from gasn_jax.energy import annealed_importance as ais
+from gasn_jax.energy import rbm as rbms
+from tests.energy import machines
+
+pytestmark = pytest.mark.usefixtures("x64")
+KEY = jax.random.key(0)
+
+
+def estimates(params, rbm, *, num_chains, num_steps, key=KEY):
+    path = ais.rbm_path(params, rbm)
+    betas = jnp.linspace(0.0, 1.0, num_steps + 1)
+    keys = jax.random.split(key, num_chains)
+    log_weights, _ = jax.vmap(lambda k: ais.forward(k, path, betas))(keys)
+    return log_weights, ais.estimate(log_weights, path.log_partition)
+
+
+@pytest.mark.parametrize(("visible", "hidden"), machines.KINDS)
+def test_the_start_of_the_path_is_normalised(visible, hidden):
+    params, rbm = machines.machine(visible, hidden)
+    path = ais.rbm_path(params, rbm, base_visible_bias=0.5 * params["visible_bias"])
+    base = {
+        "weights": np.zeros((4, 3)),
+        "visible_bias": 0.5 * params["visible_bias"],
+        "hidden_bias": np.zeros(3),
+    }
+    np.testing.assert_allclose(path.log_partition, rbms.log_partition(base, rbm), rtol=1e-12)
+    v = path.sample(KEY)
+    for beta, ends in ((0.0, base), (1.0, params)):
+        got = path.log_density(v, jnp.asarray(beta))
+        np.testing.assert_allclose(got, -rbms.free_energy(ends, rbm, v), rtol=1e-12)
+
+
+def test_a_hundred_machines_lie_within_their_error_bars():
+    """Within 3 standard errors nearly always; the 95 % interval covers as often as it says."""
+    rbm = rbms.RBM(8, 6, "binary", "spin")
+
+    @jax.jit
+    def one(seed, params):
+        key = jax.random.fold_in(KEY, seed)
+        _, estimate = estimates(params, rbm, num_chains=200, num_steps=100, key=key)
+        exact = rbms.log_partition(params, rbm)
+        return (estimate.log_partition - exact) / estimate.standard_error
+
+    machine = [
+        machines.machine("binary", "spin", num_visible=8, num_hidden=6, seed=s, scale=0.5)[0]
+        for s in range(100)
+    ]
+    stacked = jax.tree.map(lambda *x: jnp.stack(x), *machine)
+    errors = np.asarray(jax.lax.map(lambda x: one(*x), (jnp.arange(100), stacked)))
+    assert np.sum(np.abs(errors) > 3) <= 1
+    assert 90 <= np.sum(np.abs(errors) < 1.96) <= 99
+    assert abs(errors.mean()) < 0.3
+
+
+@pytest.mark.parametrize("visible", ["spin", "gaussian"])
+def test_the_truth_lies_between_forward_and_reverse(visible):
+    params, rbm = machines.machine(visible, "binary", num_visible=6, num_hidden=5)
+    exact = rbms.log_partition(params, rbm)
+    path = ais.rbm_path(params, rbm)
+    betas = jnp.linspace(0.0, 1.0, 11)
+    keys = jax.random.split(KEY, 3000)
+    forward, _ = jax.jit(jax.vmap(lambda k: ais.forward(k, path, betas)))(keys)
+    # Exact samples of the model: hidden states by enumeration, then visible ones given these.
+    h = machines.configurations("binary", 5)
+    log_p = -jax.vmap(lambda one: rbms.hidden_free_energy(params, rbm, one))(h)
+    chosen = jax.random.categorical(KEY, log_p, shape=(3000,))
+    v = jax.vmap(lambda k, one: rbms.sample_visible(k, params, rbm, one))(
+        keys, jnp.asarray(h)[chosen]
+    )
+    backward, _ = jax.jit(jax.vmap(lambda k, one: ais.backward(k, path, one, betas)))(keys, v)
+    # Each log-weight alone is below (above) in expectation, and their mean over many is right.
+    below = path.log_partition + forward.mean()
+    above = path.log_partition - backward.mean()
+    assert below < exact < above
+    for log_weights, reverse in ((forward, False), (backward, True)):
+        result = ais.estimate(log_weights, path.log_partition, reverse=reverse)
+        assert abs(result.log_partition - exact) < 4 * result.standard_error
+        assert 100 < result.effective_sample_size < 3000
+
+
+def test_error_bars_and_effective_sizes():
+    same = ais.estimate(jnp.full(7, -800.0), jnp.asarray(2.0))
+    assert same.log_partition == pytest.approx(-798) and same.standard_error == 0
+    assert same.effective_sample_size == pytest.approx(7)
+    lone = ais.estimate(jnp.array([0.0, -1000.0, -1000.0]), jnp.asarray(0.0))
+    assert lone.log_partition == pytest.approx(-np.log(3))
+    assert lone.effective_sample_size == pytest.approx(1) and lone.standard_error > 0.9
+    assert np.isnan(ais.estimate(jnp.zeros(1), jnp.asarray(0.0)).standard_error)
+
+
+@pytest.mark.parametrize("visible", ["spin", "binary", "gaussian"])
+def test_base_rates_are_those_of_the_data(visible):
+    rbm = rbms.RBM(3, 2, visible)
+    rng = np.random.default_rng(0)
+    on = rng.random((500, 3)) < np.array([0.1, 0.5, 0.0])
+    data = on if visible != "spin" else 2.0 * on - 1
+    means = rbms.mean(visible, ais.base_rates(rbm, jnp.asarray(data, float)))
+    np.testing.assert_allclose(means, data.mean(0), atol=0.01)
+    assert np.all(np.isfinite(ais.base_rates(rbm, jnp.asarray(data, float))))
