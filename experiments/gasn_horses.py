@@ -12,6 +12,7 @@ import dataclasses
 
 from experiments import common, gasn, gasn_study
 from gasn_jax.training import loop
+from gasn_jax.training.errors import require
 
 ARMS = {
     "grid": {},
@@ -48,6 +49,8 @@ class Config(loop.LoopConfig):
     # Adam's learning rates.
     discriminator_rate: float = 1e-3
     generator_rate: float = 1e-3
+    # The generator's where the discriminator sees marginals: faster ones saturate them for good.
+    marginals_generator_rate: float = 5e-4
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -61,7 +64,10 @@ class Config(loop.LoopConfig):
             inference="belief_propagation",
             network="convolutional",
         )
-        return {arm: gasn.Config(**shared, **fields) for arm, fields in ARMS.items()}
+        rate = shared.pop("marginals_generator_rate")
+        require(rate > 0, "marginals_generator_rate", "> 0", rate)
+        own = {arm: {"generator_rate": rate} if "marginals" in arm else {} for arm in ARMS}
+        return {arm: gasn.Config(**shared | ARMS[arm] | own[arm]) for arm in ARMS}
 
 
 def train(config: Config, directory: str) -> gasn.Evaluation:
