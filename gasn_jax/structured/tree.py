@@ -246,7 +246,11 @@ def _collect(plan, unary, tables):
         top = numerics.finite_max(scores)
         total = jnp.sum(jnp.exp(scores - top[:, :, None]), axis=-1)
         outward = top + jnp.log(total)
-        shift = numerics.finite_max(outward)
+        # By their mean rather than their maximum: of a thousand messages that meet in a hub, errors
+        # then cancel where they would add up.
+        possible = outward > -jnp.inf
+        count = jnp.maximum(jnp.sum(possible, axis=-1), 1)
+        shift = jnp.sum(jnp.where(possible, outward, 0.0), axis=-1) / count
         message = jnp.where(chunk.real, outward - shift[:, None], 0.0)
         return inward.at[chunk.parent].add(message), (top, total, shift)
 
