@@ -64,7 +64,8 @@ class Config(loop.LoopConfig):
             inference="belief_propagation",
             network="convolutional",
         )
-        rate = shared.pop("marginals_generator_rate")
+        del shared["marginals_generator_rate"]
+        rate = self.marginals_generator_rate
         require(rate > 0, "marginals_generator_rate", "> 0", rate)
         own = {arm: {"generator_rate": rate} if "marginals" in arm else {} for arm in ARMS}
         return {arm: gasn.Config(**shared | ARMS[arm] | own[arm]) for arm in ARMS}
