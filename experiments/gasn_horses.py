@@ -28,8 +28,8 @@ generator to be sure, and samples have outlines as long as real ones. Of samples
 repair a quarter of the ragged outlines and stray pixels; where beliefs are nearly certain there is
 little left for them to do, but best assignments (MAP) keep an outline as long as real ones with
 them, and too short a one without. They cost three to seven times the step. What did not help: the
-faster rate for generators that are judged by their marginals (0.001: in 3 runs of 6 all pixels
-became certain, and the gradient vanished for good), hence `marginals_generator_rate`.
+faster rate for generators that are judged by their marginals (0.001: in 3 runs of 6 pixels became
+certain too early, wrong ones too, and stayed so), hence `marginals_generator_rate`.
 
 Settings were tried on the validation part, with one seed and 1000 steps: R1 weights 10 and 30 and
 generator rates 0.0003 and 0.001 for the grid; those of the grid serve all others. In the grid's
