@@ -111,7 +111,9 @@ def train(config: Config, directory: str) -> dict[str, np.ndarray]:
     for split in range(config.num_splits):
         training, held_out = _parts(config, words, split)
         for arm, pairwise in ARMS.items():
-            run = _Run(**dataclasses.asdict(config), split=split, pairwise=pairwise)
+            # How many splits there are is nothing to one model: more can be added later.
+            shared = dataclasses.asdict(config) | {"num_splits": 10}
+            run = _Run(**shared, split=split, pairwise=pairwise)
             folder = os.path.join(directory, f"{arm.replace(' ', '-')}-{split}")
             params = _train_one(run, folder, training)
             states = read(network(run), params, held_out)
