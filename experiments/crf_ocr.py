@@ -18,7 +18,7 @@ With nine folds to train on and one to read (`--config.train_folds=9 --config.nu
 same settings, which were chosen for one fold): 95.41 % of the letters and 79.55 % of the words,
 letters alone 88.72 and 51.76.
 
-A linear-chain CRF on the pixels themselves reads about 85.8 % of the letters in this setting. The
+A linear-chain CRF on the pixels themselves reads about 85.8 % of the letters of nine folds. The
 settings are those of the best of six tried on a fifth of the first fold, the same for both rows:
 steps (1200, 3000), batches (16, 32), dropout (0.3, 0.5), rates (0.0015, 0.003); more steps helped
 most. Time: about 70 seconds a model on 2 CPU cores, 25 minutes for all ten splits.
