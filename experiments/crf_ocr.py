@@ -116,7 +116,7 @@ def train(config: Config, directory: str) -> dict[str, np.ndarray]:
         training, held_out = _parts(config, words, split)
         for arm, pairwise in ARMS.items():
             # How many splits there are is nothing to one model: more can be added later.
-            shared = dataclasses.asdict(config) | {"num_splits": 10}
+            shared = dataclasses.asdict(dataclasses.replace(config, num_splits=10))
             run = _Run(**shared, split=split, pairwise=pairwise)
             folder = os.path.join(directory, f"{arm.replace(' ', '-')}-{split}")
             params = _train_one(run, folder, training)
