@@ -297,7 +297,7 @@ def _beliefs(
     config: Config, params: Any, key: jax.Array, num_samples: int
 ) -> Float[Array, "S B N"]:
     lengths = jnp.full(num_samples, config.system.engine.num_variables)
-    beliefs = jax.vmap(lambda p, key: gasn.beliefs(config.system, p, key, lengths))
+    beliefs = jax.vmap(lambda p, key: gasn.beliefs(config.system, p, key, lengths).unary)
     return beliefs(params, jax.random.split(key, config.num_seeds))[..., _STATE]
 
 

@@ -25,7 +25,8 @@ Factors join 2 to 4 variables; potentials and marginals are those of
 linear system at the fixed point, whatever led there; that of the log-partition function is the
 marginals. Both are right as far as the messages have converged: look at ``converged``. The system
 is solved to 1e-6, in double precision 1e-10, or as far as the solver's number of products goes:
-near a model where two fixed points part, it is nearly singular.
+near a model where two fixed points part, it is nearly singular. How far it came, a gradient tells
+as the gradient in ``probe``.
 
 Reference: London and Schwing, "Generative Adversarial Structured Networks", §3.2.1; Hazan and
 Shashua, "Norm-Product Belief Propagation" (2010), for the sweep.
@@ -104,6 +105,7 @@ def marginals(
     temperature: Temperature = 1.0,
     solver: Solver | None = None,
     messages: Float[Array, "L M"] | None = None,
+    probe: Float[Array, ""] | float = 0.0,
 ) -> Result:
     """Approximate marginals and log-partition function.
 
@@ -114,6 +116,9 @@ def marginals(
       temperature: epsilon > 0.
       solver: None for ``Solver()``.
       messages: where to start, from a result for other potentials; None for the variables' own.
+      probe: a scalar without effect. The gradient of a function of the marginals in it is the
+        residual of the linear system behind the gradient in the potentials, relative to its right
+        hand side; 0 where nothing was to be solved, and with ``gradient="unrolled"``.
 
     Returns:
       :class:`Result`. A sweep costs O(M L^arity), the gap as much as a few. An infeasible model,
@@ -137,7 +142,9 @@ def marginals(
         sent, steps, residual = fixed_point.unrolled(plan, solver, model, start)
     else:
         sent, steps, residual = fixed_point.iterate(plan, solver, fixed, lax.stop_gradient(start))
-        sent = fixed_point.with_derivative(graph, solver, model, sent)
+        sent = fixed_point.with_derivative(
+            graph, solver, model, sent, jnp.asarray(probe, sent.dtype)
+        )
 
     log_unary, log_factors = sweeps.beliefs(plan, model, sent)
     possible = jnp.all(jnp.max(log_unary, axis=0) != -jnp.inf)

@@ -135,7 +135,7 @@ def _newton(plan, solver, model, state, done):
         messages = numerics.log_softmax(messages, axis=0)
         new, onward = jax.linearize(sweep, messages)
         move = _residual(messages, new)[0].reshape(new.shape)
-        direction = _solve(onward, move, _NEWTON_PRODUCTS)
+        direction = _solve(onward, move, _NEWTON_PRODUCTS, jnp.zeros_like(state.residual))
         shares = jnp.asarray(_STEP_SIZES, new.dtype)[:, None, None]
         tried = messages[None] + shares * direction[None]
         images = jax.vmap(sweep)(tried)
@@ -155,12 +155,13 @@ def _newton(plan, solver, model, state, done):
     return messages, state.num_steps + count, residual
 
 
-def _solve(onward, right, num_steps):
+def _solve(onward, right, num_steps, probe):
     """``x - onward(x) = right``, ``onward`` a sweep's derivative.
 
     Where sweeps come to rest the series of its powers does too, and costs one product a term;
     the rest is left to GMRES, which has to keep many vectors, and whose best is taken if
-    ``num_steps`` products are not enough.
+    ``num_steps`` products are not enough. The transposed system leaves its relative residual as
+    the cotangent of the scalar ``probe``, which has no other effect.
     """
     tolerance = 1e-10 if right.dtype == jnp.float64 else 1e-6
 
@@ -182,8 +183,33 @@ def _solve(onward, right, num_steps):
         )
         return jnp.where(jnp.all(jnp.isfinite(found)), found, series)
 
+    def with_probe(matvec, arguments, share):
+        right, probe = arguments
+
+        def product(x):
+            return matvec((x, jnp.zeros_like(probe)))[0]
+
+        found = solve(product, right)
+        left = jnp.linalg.norm(right - product(found))
+        return found, probe + share * numerics.divide(left, jnp.linalg.norm(right))
+
+    def tied(x, y):
+        # x itself; but JAX transposes only systems whose parts all depend on linear arguments.
+        return x + jnp.where(False, jnp.sum(y), 0.0)
+
+    def matvec(arguments):
+        x, probe = arguments
+        image = onward(tied(x, probe))
+        return x - image, tied(probe, image)
+
     # gmres alone could not be transposed: its tolerance depends on the right hand side.
-    return lax.custom_linear_solve(lambda x: x - onward(x), right, solve, solve)
+    found, _ = lax.custom_linear_solve(
+        matvec,
+        (right, tied(probe, right)),
+        functools.partial(with_probe, share=0.0),
+        functools.partial(with_probe, share=1.0),
+    )
+    return found
 
 
 def _power_series(matvec, right, tolerance):
@@ -281,8 +307,12 @@ def _residual(messages, new):
 
 
 @functools.partial(jax.custom_jvp, nondiff_argnums=(0, 1))
-def with_derivative(graph, solver, model, messages):
-    """The messages; their derivative in the model is that of the fixed point of the sweep."""
+def with_derivative(graph, solver, model, messages, probe):
+    """The messages; their derivative in the model is that of the fixed point of the sweep.
+
+    The gradient in the scalar ``probe`` is the relative residual of the linear system that the
+    gradient in the model took.
+    """
     return messages
 
 
@@ -293,4 +323,4 @@ def _with_derivative_jvp(graph, solver, primals, tangents):
     fixed = numerics.log_softmax(messages, axis=0)  # mixed messages are not normalised
     onward = jax.linearize(sweeps.make(plan, model), fixed)[1]
     pushed = jax.jvp(lambda m: sweeps.make(plan, m)(fixed), (model,), tangents[:1])[1]
-    return messages, _solve(onward, pushed, solver.num_gradient_steps)
+    return messages, _solve(onward, pushed, solver.num_gradient_steps, tangents[2])

@@ -12,7 +12,6 @@ Reference: London and Schwing, "Generative Adversarial Structured Networks", Equ
 """
 
 import dataclasses
-import functools
 import math
 from typing import Any, NamedTuple, cast
 
@@ -23,7 +22,6 @@ from jaxtyping import Array, Float, Int, Key, PyTree
 
 from gasn_jax.learning import adversarial
 from gasn_jax.nn import convolution, mlp
-from gasn_jax.structured import chain, conditioning
 from gasn_jax.structured import engine as engines
 from gasn_jax.structured import graph as graphs
 
@@ -65,9 +63,8 @@ class GASNConfig:
     # What the discriminator sees: "marginals", or "straight_through", an exact sample whose
     # gradient is that of the marginals.
     discriminator_input: str = "marginals"
-    # How that gradient is computed: "product" (covariance times vector, O(N L^2)), "jacobian"
-    # (the matrix of Algorithm 1, of chains), "conditioning" (Equation 13). All give the same
-    # numbers if inference is exact.
+    # How that gradient is computed: "product", "jacobian" (of chains) or "conditioning", see
+    # structured.engine.marginals.
     gradient: str = "product"
     # The generator's loss: "saturating" (Equation 1) or "non_saturating".
     loss: str = "saturating"
@@ -186,12 +183,16 @@ def train_step(
 
     Returns:
       The state after the step, and metrics: ``objective`` (Equation 3 with its penalties),
-      ``real_probability`` and ``fake_probability`` (mean D of both kinds), and ``converged``, the
-      share of examples whose inference was what it promises: 1 unless by belief propagation.
+      ``real_probability`` and ``fake_probability`` (mean D of both kinds). Of inference by belief
+      propagation, ``converged`` is the share of examples whose beliefs did, and
+      ``gradient_residual`` the largest relative residual of the linear systems behind their
+      gradients; 1 and 0 if inference is exact.
     """
     real = jax.nn.one_hot(batch.states, config.engine.num_states)
     fake, pull_back, converged = jax.vjp(
-        lambda params: _generate(config, params, key, batch.lengths), state.generator, has_aux=True
+        lambda params, probes: _generate(config, params, key, batch.lengths, probes),
+        *(state.generator, jnp.zeros(batch.lengths.shape)),
+        has_aux=True,
     )
     gradient, metrics = jax.grad(_discriminator_objective, 1, has_aux=True)(
         config, state.discriminator, real, fake
@@ -207,7 +208,7 @@ def train_step(
         fake_logits = jax.vmap(lambda x: logit(config, discriminator, x))(fake)
         return adversarial.GENERATOR_LOSSES[config.loss](fake_logits)
 
-    (gradient,) = pull_back(jax.grad(generator_objective)(fake))
+    gradient, residuals = pull_back(jax.grad(generator_objective)(fake))
     generator, generator_optimizer = _descend(
         _optimizer(config, config.generator_rate),
         gradient,
@@ -217,7 +218,7 @@ def train_step(
     average = optax.incremental_update(generator, state.average, 1.0 - config.average_decay)
     return (
         GASNState(generator, discriminator, generator_optimizer, discriminator_optimizer, average),
-        metrics | {"converged": converged},
+        metrics | {"converged": converged, "gradient_residual": jnp.max(residuals)},
     )
 
 
@@ -235,24 +236,34 @@ def logit(config: GASNConfig, params: Params, x: Float[Array, "N L"]) -> Float[A
 
 
 def smoothed_generator(
-    config: GASNConfig, unary: Float[Array, "N L"], pairwise: Float[Array, "F L L"], length
-) -> Float[Array, "N L"]:
-    """The unary marginals at ``config.temperature``, with the gradient route of the config.
+    config: GASNConfig,
+    unary: Float[Array, "N L"],
+    pairwise: Float[Array, "F L L"],
+    length: Int[Array, ""],
+    probe: engines.Probe = 0.0,
+) -> engines.Beliefs:
+    """The marginals at ``config.temperature``, with the gradient route of the config.
 
     Args:
-      config: its structure, ``inference``, ``temperature`` and ``gradient`` are used.
+      config: its ``engine``, ``temperature`` and ``gradient`` are used.
       unary: scores, [N, L].
       pairwise: scores, [F, L, L].
       length: variables in use, of a chain.
+      probe: see :mod:`gasn_jax.structured.engine`.
 
     Returns:
-      ``p(x_i)``, [N, L]. The gradient costs as much as inference by "product" (in a chain
-      O(N L^2); by belief propagation one linear system), in a chain O(N^2 L^3) by "jacobian",
-      and N L runs of inference by "conditioning".
+      ``p(x_i)`` and whether they converged, see :func:`gasn_jax.structured.engine.marginals`.
 
     Reference: GASN paper, Equation 10; gradients by Equation 12, Algorithm 1 and Equation 13.
     """
-    return _beliefs(config, unary, pairwise, length).unary
+    return engines.marginals(
+        config.engine,
+        *(unary, pairwise),
+        temperature=config.temperature,
+        length=length,
+        gradient=config.gradient,
+        probe=probe,
+    )
 
 
 def noise(config: GASNConfig, key: Key[Array, ""], num_samples: int) -> Float[Array, "m Z"]:
@@ -302,11 +313,8 @@ def sample(
 
 def beliefs(
     config: GASNConfig, params: Params, key: Key[Array, ""], lengths: Int[Array, "m"]
-) -> Float[Array, "m N L"]:
-    """The smoothed generator's outputs (Equation 10) for one noise vector each, [m, N, L].
-
-    Of an engine that is not exact, look at the metric ``converged`` of training, or ask the engine.
-    """
+) -> engines.Beliefs:
+    """The smoothed generator's outputs (Equation 10), one noise vector each, batched [m, ...]."""
 
     def one(z, length):
         return smoothed_generator(config, *potentials(config, params, z, length), length)
@@ -314,13 +322,14 @@ def beliefs(
     return jax.vmap(one)(noise(config, key, lengths.shape[0]), lengths)
 
 
-def _generate(config, params, key, lengths):
+def _generate(config, params, key, lengths, probes=None):
     """What the discriminator sees of the generator, [m, N, L]; and the share that converged."""
+    probes = jnp.zeros(lengths.shape) if probes is None else probes
     noise_key, model_key = jax.random.split(key)
 
-    def one(key, z, length):
+    def one(key, z, length, probe):
         scores = potentials(config, params, z, length)
-        beliefs = _beliefs(config, *scores, length)
+        beliefs = smoothed_generator(config, *scores, length, probe)
         p = beliefs.unary
         if config.discriminator_input == "marginals":
             return p, beliefs.converged
@@ -331,7 +340,7 @@ def _generate(config, params, key, lengths):
 
     z = noise(config, noise_key, lengths.shape[0])
     keys = jax.random.split(model_key, lengths.shape[0])
-    seen, converged = jax.vmap(one)(keys, z, lengths)
+    seen, converged = jax.vmap(one)(keys, z, lengths, probes)
     return seen, jnp.mean(converged.astype(seen.dtype))
 
 
@@ -339,18 +348,6 @@ def _draw(config, key, scores, length, beliefs=None):
     """One sample of the model; ``beliefs`` if they are known."""
     options = dict(temperature=config.temperature, length=length, beliefs=beliefs)
     return config.engine.sample(key, *scores, **options)
-
-
-def _beliefs(config, unary, pairwise, length) -> engines.Beliefs:
-    """The marginals; the unary ones with the gradient route of the config."""
-    if config.gradient == "product":
-        return _marginals(config, unary, pairwise, length)
-    return cast(engines.Beliefs, _marginals_by_matrix(config, unary, pairwise, length))
-
-
-def _marginals(config, unary, pairwise, length):
-    options = dict(temperature=config.temperature, length=length)
-    return config.engine.marginals(unary, pairwise, **options)
 
 
 def _discriminator_objective(config, params, real, fake):
@@ -368,35 +365,6 @@ def _discriminator_objective(config, params, real, fake):
         "real_probability": jnp.mean(jax.nn.sigmoid(real_logits)),
         "fake_probability": jnp.mean(jax.nn.sigmoid(fake_logits)),
     }
-
-
-@functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
-def _marginals_by_matrix(config, unary, pairwise, length):
-    return _marginals(config, unary, pairwise, length)
-
-
-def _marginals_forward(config, unary, pairwise, length):
-    return _marginals_by_matrix(config, unary, pairwise, length), (unary, pairwise, length)
-
-
-def _marginals_backward(config, residuals, cotangents):
-    unary, pairwise, length = residuals
-    cotangent = cotangents.unary
-    if config.gradient == "jacobian":
-        matrices = tuple(
-            chain.covariance(unary, pairwise, temperature=config.temperature, length=length)
-        )
-    else:
-        matrices = conditioning.covariance(
-            lambda u, w: config.engine.marginals(u, w, length=length)[:2],
-            unary,
-            pairwise,
-            temperature=config.temperature,
-        )
-    return *(jnp.tensordot(cotangent, matrix, axes=2) for matrix in matrices), None
-
-
-_marginals_by_matrix.defvjp(_marginals_forward, _marginals_backward)
 
 
 def _generator(config):

@@ -440,6 +440,33 @@ def test_a_front_of_impossible_states_is_a_move():
     assert after.converged and np.all(after.unary[:, 1] == 0) and after.log_partition == 0
 
 
+@pytest.mark.usefixtures("x64")
+def test_a_gradient_tells_how_far_its_linear_system_was_solved():
+    """Undamped sweeps diverge here, and so does the power series: its first term stays."""
+    structure, unary, factors = ising(4, 2.0, seed=1)
+    solver = dataclasses.replace(TIGHT, damping=0.8, num_gradient_steps=0)
+    options = dict(counting=counting.bethe(structure))
+
+    def slope(solver):
+        def function(unary, factors, probe):
+            return product(structure, solver=solver, probe=probe, **options)(unary, factors)
+
+        return jax.jit(jax.grad(function, argnums=(0, 2)))(unary, factors, 0.0)
+
+    solved, small = slope(dataclasses.replace(solver, num_gradient_steps=600))
+    rough, large = slope(solver)
+    assert solve(structure, unary, factors, solver=solver, **options).converged
+    assert small < 1e-9 and large > 0.01
+    assert worst(rough, solved) > 1e3 * small
+    # It has no effect, and exact derivatives nothing to tell.
+    values = [
+        product(structure, solver=solver, probe=p, **options)(unary, factors) for p in (0.0, 9.0)
+    ]
+    assert values[0] == values[1]
+    unrolled = dataclasses.replace(solver, num_steps=3, gradient="unrolled")
+    assert slope(unrolled)[1] == 0
+
+
 def test_gradients_of_hard_models_are_finite_in_float32():
     structure = graph.from_edges(5, 3, [(0, 1), (1, 2), (2, 3), (3, 4), (4, 0), (0, 2)])
     slope = jit(jax.grad(product(structure, solver=TIGHT), argnums=(0, 1)))

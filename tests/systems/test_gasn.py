@@ -155,7 +155,7 @@ def test_all_routes_take_the_same_step(x64, gradient):
 def potentials_gradient(config, scores, lengths, weights):
     def weighed(scores):
         one = functools.partial(gasn.smoothed_generator, config)
-        return jnp.sum(weights * jax.vmap(one)(*scores, lengths))
+        return jnp.sum(weights * jax.vmap(one)(*scores, lengths).unary)
 
     return jax.grad(weighed)(scores)
 
@@ -232,7 +232,7 @@ def test_straight_through_shows_samples_of_the_chain():
     state, _ = problem(config)
     lengths = jnp.full(20_000, N)
     seen, _ = generate(config, state.generator, KEY, lengths)
-    p = beliefs(config, state.generator, KEY, lengths[:1])[0]
+    p = beliefs(config, state.generator, KEY, lengths[:1]).unary[0]
     # Five standard errors of a share of 20 000.
     np.testing.assert_allclose(np.mean(seen, axis=0), p, atol=5 * 0.5 / np.sqrt(20_000))
 
@@ -277,7 +277,7 @@ def test_cold_marginals_are_the_map_assignment():
     error = []
     for temperature in (1.0, 0.1, 1e-3):
         config = dataclasses.replace(VARIED, temperature=temperature)
-        p = beliefs(config, state.generator, KEY, batch.lengths)
+        p = beliefs(config, state.generator, KEY, batch.lengths).unary
         error.append(np.max(np.abs(p - jax.nn.one_hot(best, L))))
     assert error[0] > 0.3 and error[1] < error[0] and error[2] < 1e-6
 
@@ -311,14 +311,14 @@ def test_a_step_of_other_shapes_is_finite(changes):
 def test_without_noise_every_sample_is_the_same():
     config = dataclasses.replace(PLAIN, noise_dim=0)
     state, _ = problem(config)
-    p = np.asarray(beliefs(config, state.generator, KEY, jnp.full(M, N)))
+    p = np.asarray(beliefs(config, state.generator, KEY, jnp.full(M, N)).unary)
     assert_same(p, np.broadcast_to(p[:1], p.shape))
 
 
 def test_without_pairwise_scores_variables_are_independent():
     config = dataclasses.replace(PLAIN, pairwise=False)
     state, _ = problem(config)
-    p = beliefs(config, state.generator, KEY, jnp.full(M, N))
+    p = beliefs(config, state.generator, KEY, jnp.full(M, N)).unary
     unary, _ = drawn_potentials(config, state.generator, KEY, jnp.full(M, N))
     np.testing.assert_allclose(p, jax.nn.softmax(unary / config.temperature), atol=1e-6)
 
@@ -345,6 +345,7 @@ def test_the_objective_holds_both_penalties():
     slope = 0.5 * adversarial.r1_penalty(logit_fn, real)
     assert min(weights, slope) > 0.1
     np.testing.assert_allclose(metrics["objective"], loss + weights + slope, rtol=1e-5)
+    assert metrics["gradient_residual"] == 0
 
 
 def test_metrics_are_the_discriminators_mean_answers():
@@ -417,7 +418,8 @@ def test_what_did_not_converge_is_in_the_metrics():
     hasty = belief_propagation.Solver(num_steps=1, acceleration=0)
     config = dataclasses.replace(PLAIN, engine=engine.Loopy(SQUARE, solver=hasty))
     state, batch = problem(config)
-    assert step(config, state, batch, KEY)[1]["converged"] < 1
+    metrics = step(config, state, batch, KEY)[1]
+    assert metrics["converged"] < 1 and 0 < metrics["gradient_residual"] < 1e-5
     assert not np.all(sample(config, state.generator, KEY, batch.lengths).reliable)
 
 
