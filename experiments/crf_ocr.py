@@ -50,7 +50,9 @@ _CHUNK = 128  # words that are read at once
 
 
 @dataclasses.dataclass(frozen=True)
-class Config(loop.LoopConfig):
+class _Model(loop.LoopConfig):
+    """What all models of the study share."""
+
     # Training steps of each model.
     num_steps: int = 3000
     # Steps between two checkpoints; the last step always gets one.
@@ -60,8 +62,6 @@ class Config(loop.LoopConfig):
     data_dir: str = ""
     # Folds to train on: 1, or 9; the others are the test.
     train_folds: int = 1
-    # How many of the ten splits to run.
-    num_splits: int = 10
     # Words of each step.
     batch_size: int = 16
     # Channels of the convolutions.
@@ -83,7 +83,6 @@ class Config(loop.LoopConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         require(self.train_folds in (1, 9), "train_folds", "1 or 9", self.train_folds)
-        require(1 <= self.num_splits <= 10, "num_splits", "1 to 10", self.num_splits)
         require(self.batch_size >= 1, "batch_size", ">= 1", self.batch_size)
         fine = bool(self.channels) and min(self.channels) >= 1 and len(self.channels) <= 3
         require(fine, "channels", "one to three widths >= 1", self.channels)
@@ -97,7 +96,17 @@ class Config(loop.LoopConfig):
 
 
 @dataclasses.dataclass(frozen=True)
-class _Run(Config):
+class Config(_Model):
+    # How many of the ten splits to run; more can be added later.
+    num_splits: int = 10
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require(1 <= self.num_splits <= 10, "num_splits", "1 to 10", self.num_splits)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Run(_Model):
     """One model of the study."""
 
     split: int = 0
@@ -112,11 +121,11 @@ def train(config: Config, directory: str) -> dict[str, np.ndarray]:
     """
     words = ocr_words.load(config.data_dir or None, pixels=True)
     scores: dict[str, list[np.ndarray]] = {arm: [] for arm in ARMS}
+    shared = dataclasses.asdict(config)
+    del shared["num_splits"]
     for split in range(config.num_splits):
         training, held_out = _parts(config, words, split)
         for arm, pairwise in ARMS.items():
-            # How many splits there are is nothing to one model: more can be added later.
-            shared = dataclasses.asdict(dataclasses.replace(config, num_splits=10))
             run = _Run(**shared, split=split, pairwise=pairwise)
             folder = os.path.join(directory, f"{arm.replace(' ', '-')}-{split}")
             params = _train_one(run, folder, training)

@@ -47,8 +47,8 @@ def test_it_learns_to_read_and_resumes(tmp_path, data_dir):
     assert (tmp_path / "words.png").stat().st_size > 1000
     lines = (tmp_path / "accuracy.csv").read_text().splitlines()
     assert len(lines) == 3 and lines[0].startswith("split,chain letters,chain words")
-    again = crf_ocr.train(config, tmp_path)
-    assert all(np.array_equal(study[arm], again[arm]) for arm in study)
+    again = crf_ocr.train(dataclasses.replace(config, num_splits=1), tmp_path)
+    assert all(np.array_equal(study[arm][:1], again[arm]) for arm in study)
 
 
 @pytest.mark.parametrize("train_folds", [1, 9])
