@@ -15,7 +15,7 @@ import dataclasses
 import functools
 import json
 import os
-from typing import Any
+from typing import Any, cast
 
 import jax
 import jax.numpy as jnp
@@ -97,7 +97,7 @@ def train(config: Config, directory: str) -> dict[str, Any]:
     optimizer = optax.sgd(schedule)
     base_bias = ais.base_rates(rbm, jnp.asarray(data.train, jnp.float32))
 
-    def init_fn(key):
+    def init_fn(key) -> dict[str, Any]:
         params = rbms.init(key, rbm) | {"visible_bias": base_bias}
         keys = jax.random.split(key, config.num_chains)
         return {
@@ -121,7 +121,7 @@ def train(config: Config, directory: str) -> dict[str, Any]:
             weight_decay=config.weight_decay,
         )
         updates, optimizer_state = optimizer.update(found.gradient, state["optimizer"])
-        params = optax.apply_updates(state["params"], updates)
+        params = cast(rbms.Params, optax.apply_updates(state["params"], updates))
         average = optax.incremental_update(params, state["average"], 1 - config.average_decay)
         free_energy = jax.vmap(functools.partial(rbms.free_energy, params, rbm))
         metrics = {

@@ -11,6 +11,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 PACKAGE = "gasn_jax"
 FLOORS = {
+    "checks": 0,
     "numerics": 0,
     "structured": 1,
     "energy": 1,

@@ -15,7 +15,7 @@ ICML 2008; H. Larochelle and I. Murray, "The Neural Autoregressive Distribution 
 
 import os
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import UInt8
@@ -70,8 +70,10 @@ def read_npz(path: str | os.PathLike) -> BinarizedMNIST:
 def write_npz(parts: BinarizedMNIST, path: str | os.PathLike) -> None:
     """Writes the file that ``read_npz`` and ``load`` read; makes the folder if need be."""
     Path(path).parent.mkdir(parents=True, exist_ok=True)
-    fields = zip(_PARTS.values(), parts, strict=True)
-    np.savez_compressed(path, **{name: np.packbits(array, axis=1) for name, array in fields})
+    arrays: dict[str, Any] = {
+        name: np.packbits(array, axis=1) for name, array in zip(_PARTS.values(), parts, strict=True)
+    }
+    np.savez_compressed(path, **arrays)
 
 
 def read_amat(path: str | os.PathLike) -> UInt8[np.ndarray, "M 784"]:

@@ -17,7 +17,7 @@ Tieleman, "Training Restricted Boltzmann Machines using Approximations to the Li
 (2008); both named by Arici and Celikyilmaz, "Associative Adversarial Networks", §4.
 """
 
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import jax
 import jax.numpy as jnp
@@ -36,12 +36,14 @@ class Estimate(NamedTuple):
       negative_phase: the same, over the chains.
       chains: where the chains ended, v [C, V]: the negative samples, and the next start of
         persistent ones.
+      visible_mean: the means that these were drawn with, given the hidden units, [C, V].
     """
 
     gradient: rbms.Params
     positive_phase: rbms.Params
     negative_phase: rbms.Params
     chains: gibbs.State
+    visible_mean: Float[Array, "C V"]
 
 
 def phase(params: rbms.Params, rbm: rbms.RBM, v: Float[Array, "M V"]) -> rbms.Params:
@@ -91,9 +93,9 @@ def gradient(
     keys = jax.random.split(key, start.v.shape[0])
 
     def end(key, state):
-        return gibbs.run(key, state, params, rbm, num_steps=num_steps)[0]
+        return gibbs.run(key, state, params, rbm, num_steps=num_steps)
 
-    chains = jax.vmap(end)(keys, start)
+    chains, info = jax.vmap(end)(keys, start)
     positive, negative = phase(params, rbm, data), phase(params, rbm, chains.v)
 
     def penalty(params):
@@ -105,4 +107,36 @@ def gradient(
     descent = jax.tree.map(jnp.subtract, negative, positive)
     if weight_decay or sparsity:
         descent = jax.tree.map(jnp.add, descent, jax.grad(penalty)(params))
-    return Estimate(descent, positive, negative, chains)
+    return Estimate(descent, positive, negative, chains, info.visible_mean)
+
+
+def entropy_gradient(params: rbms.Params, rbm: rbms.RBM, v: Float[Array, "C V"]) -> rbms.Params:
+    r"""An estimate of the gradient of ``-H(p)``, the model's entropy over visible units.
+
+    .. math:: -\frac{\partial H}{\partial \theta}
+              = \mathrm{Cov}_p\Big(F(v), \frac{\partial F(v)}{\partial \theta}\Big)
+
+    which is half the gradient of the variance of the free energies F of given configurations:
+    descending it draws the free energies together, and raises the entropy.
+
+    Args:
+      params, rbm: the machine, of discrete visible units.
+      v: C >= 2 samples of it, [C, V].
+
+    Returns:
+      Shaped as the parameters; unbiased for exact samples. O(C V H).
+
+    Raises:
+      ValueError: at trace time, for fewer than 2 samples.
+
+    Reference: the entropy-maximizing regularizer that Arici and Celikyilmaz leave for the future,
+    "Associative Adversarial Networks", §7.
+    """
+    if v.shape[0] < 2:
+        raise ValueError(f"v must have at least 2 rows, got {v.shape[0]}")
+
+    def half_variance(params):
+        energies = jax.vmap(lambda one: rbms.free_energy(params, rbm, one))(v)
+        return 0.5 * jnp.var(energies, ddof=1)
+
+    return cast(rbms.Params, jax.grad(half_variance)(params))

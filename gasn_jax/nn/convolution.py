@@ -100,9 +100,6 @@ class GridPotentials(nn.Module):
 class ImageCritic(nn.Module):
     """A logit for an image of (soft) one-hot pixels, by convolutions that halve it.
 
-    In front of each, 2x2 pixels become one of four times the channels. On the CPU that is four
-    times faster than strides, whose derivatives are convolutions with holes.
-
     Attributes:
       height: H, of N = H W variables.
       hidden: channels of the convolutions (3x3).
@@ -118,8 +115,76 @@ class ImageCritic(nn.Module):
         """The logit, a scalar."""
         x = x.reshape(self.height, -1, x.shape[-1])
         for channels in self.hidden:
-            height, width, _ = x.shape
-            x = x.reshape(height // 2, 2, width // 2, 2, -1).swapaxes(1, 2)
-            x = nn.Conv(channels, (3, 3))(x.reshape(height // 2, width // 2, -1))
-            x = mlp.ACTIVATIONS[self.activation](x)
+            x = mlp.ACTIVATIONS[self.activation](nn.Conv(channels, (3, 3))(halved(x)))
         return nn.Dense(1)(x.reshape(-1))[0]
+
+
+class FeatureCritic(nn.Module):
+    """A discriminator ``D = C(F(x))`` of images, with a layer of features in (-1, 1) between.
+
+    F halves the image by convolutions with leaky ReLU, as many times as there are channels, and
+    ends in a dense layer with tanh; C is an MLP. A 3x3 convolution of a halved image sees 6x6
+    pixels at a step of 2, so one of 5x5 with stride 2 is a case of it.
+
+    Attributes:
+      num_features: V.
+      channels: of the convolutions.
+      hidden: widths of C's hidden layers.
+    """
+
+    num_features: int
+    channels: Sequence[int] = (64, 128, 256, 512)
+    hidden: Sequence[int] = (500, 500)
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "H W K"]) -> tuple[Float[Array, "V"], Float[Array, ""]]:
+        """The features and the logit."""
+        activation = mlp.ACTIVATIONS["leaky_relu"]
+        for channels in self.channels:
+            x = activation(nn.Conv(channels, (3, 3))(halved(x)))
+        features = nn.tanh(nn.Dense(self.num_features)(x.reshape(-1)))
+        return features, mlp.MLP((*self.hidden, 1), "leaky_relu")(features)[0]
+
+
+class ImageGenerator(nn.Module):
+    """An image with pixels in (-1, 1) from a vector: a small one, doubled by each layer, with ReLU.
+
+    A layer is a 3x3 convolution whose outputs are the 2x2 pixels that a pixel becomes: a
+    fractionally-strided convolution, without its checkerboard.
+
+    Attributes:
+      height, width, num_channels: H, W and K; H and W are divisible by 2 for every layer.
+      hidden: channels of the layers' inputs, the first of them made by a dense layer.
+    """
+
+    height: int
+    width: int
+    num_channels: int = 1
+    hidden: Sequence[int] = (512, 256, 128, 64)
+
+    @nn.compact
+    def __call__(self, z: Float[Array, "Z"]) -> Float[Array, "H W K"]:
+        """The image."""
+        small = self.height >> len(self.hidden), self.width >> len(self.hidden), self.hidden[0]
+        x = nn.relu(nn.Dense(small[0] * small[1] * small[2])(z)).reshape(small)
+        for channels in self.hidden[1:]:
+            x = nn.relu(doubled(nn.Conv(4 * channels, (3, 3))(x)))
+        return nn.tanh(doubled(nn.Conv(4 * self.num_channels, (3, 3))(x)))
+
+
+def halved(x: Float[Array, "H W K"]) -> Float[Array, "H/2 W/2 4*K"]:
+    """2x2 pixels made one of four times the channels.
+
+    In front of a convolution it does what strides would; on the CPU it is four times faster, for
+    their derivatives are convolutions with holes.
+    """
+    height, width, _ = x.shape
+    x = x.reshape(height // 2, 2, width // 2, 2, -1).swapaxes(1, 2)
+    return x.reshape(height // 2, width // 2, -1)
+
+
+def doubled(x: Float[Array, "H W 4*K"]) -> Float[Array, "2*H 2*W K"]:
+    """The inverse of :func:`halved`."""
+    height, width, channels = x.shape
+    x = x.reshape(height, width, 2, 2, channels // 4).swapaxes(1, 2)
+    return x.reshape(2 * height, 2 * width, -1)

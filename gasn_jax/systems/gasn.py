@@ -20,6 +20,7 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float, Int, Key, PyTree
 
+from gasn_jax.checks import require
 from gasn_jax.learning import adversarial
 from gasn_jax.nn import convolution, mlp
 from gasn_jax.structured import engine as engines
@@ -82,44 +83,44 @@ class GASNConfig:
 
     def __post_init__(self):
         """Raises ValueError naming the field, what is wanted and what was given."""
-        _require(self.noise_dim >= 0, "noise_dim", ">= 0", self.noise_dim)
-        _require(self.window >= 1, "window", ">= 1", self.window)
+        require(self.noise_dim >= 0, "noise_dim", ">= 0", self.noise_dim)
+        require(self.window >= 1, "window", ">= 1", self.window)
         for name in ("output_scale", "weight_decay", "r1"):
             value = getattr(self, name)
-            _require(0 <= value < math.inf, name, ">= 0 and finite", value)
+            require(0 <= value < math.inf, name, ">= 0 and finite", value)
         for name in ("temperature", "discriminator_rate", "generator_rate"):
             value, (tiny, huge) = getattr(self, name), _FLOAT32_RANGE
-            _require(tiny <= value <= huge, name, "> 0 and within float32", value)
+            require(tiny <= value <= huge, name, "> 0 and within float32", value)
         for name in ("generator_hidden", "discriminator_hidden"):
             widths = getattr(self, name)
-            _require(all(width >= 1 for width in widths), name, "widths >= 1", widths)
-        _require(0 <= self.average_decay < 1, "average_decay", "in [0, 1)", self.average_decay)
+            require(all(width >= 1 for width in widths), name, "widths >= 1", widths)
+        require(0 <= self.average_decay < 1, "average_decay", "in [0, 1)", self.average_decay)
         for name, allowed in _CHOICES.items():
             value = getattr(self, name)
-            _require(value in allowed, name, f"one of {', '.join(allowed)}", value)
+            require(value in allowed, name, f"one of {', '.join(allowed)}", value)
         if not isinstance(self.engine, engines.Chain):
-            _require(not self.variable_length, "variable_length", "False but for chains", True)
-            _require(self.gradient != "jacobian", "gradient", "jacobian of chains only", "jacobian")
+            require(not self.variable_length, "variable_length", "False but for chains", True)
+            require(self.gradient != "jacobian", "gradient", "jacobian of chains only", "jacobian")
         if self.network == "convolutional":
             self._check_image()
 
     def _check_image(self):
         num_variables, height = self.engine.num_variables, self.height
         fits = height >= 1 and num_variables % height == 0
-        _require(fits, "height", f"a divisor of the {num_variables} variables", height)
+        require(fits, "height", f"a divisor of the {num_variables} variables", height)
         width = num_variables // height
         wanted = graphs.grid(height, width, self.engine.num_states)
         ours = None if isinstance(self.engine, engines.Chain) else self.engine.graph
         wanted_text = f"of a {height}x{width} grid with 4 neighbours"
-        _require(ours == wanted, "engine", wanted_text, self.engine)
-        _require(self.window == 1, "window", "1 with convolutional players", self.window)
-        _require(len(self.generator_hidden) >= 1, "generator_hidden", "a layer", ())
+        require(ours == wanted, "engine", wanted_text, self.engine)
+        require(self.window == 1, "window", "1 with convolutional players", self.window)
+        require(len(self.generator_hidden) >= 1, "generator_hidden", "a layer", ())
         for name, first in (("generator_hidden", 1), ("discriminator_hidden", 0)):
             widths = getattr(self, name)
             halved = 2 ** (len(widths) - first)
             fits = height % halved == 0 and width % halved == 0
             most = f"so few layers that {height}x{width} can be halved by all"
-            _require(fits, name, most + (" but the first" if first else ""), widths)
+            require(fits, name, most + (" but the first" if first else ""), widths)
 
 
 class GASNBatch(NamedTuple):
@@ -197,7 +198,7 @@ def train_step(
     gradient, metrics = jax.grad(_discriminator_objective, 1, has_aux=True)(
         config, state.discriminator, real, fake
     )
-    discriminator, discriminator_optimizer = _descend(
+    discriminator, discriminator_optimizer = adversarial.descend(
         _optimizer(config, config.discriminator_rate),
         gradient,
         state.discriminator_optimizer,
@@ -209,7 +210,7 @@ def train_step(
         return adversarial.GENERATOR_LOSSES[config.loss](fake_logits)
 
     gradient, residuals = pull_back(jax.grad(generator_objective)(fake))
-    generator, generator_optimizer = _descend(
+    generator, generator_optimizer = adversarial.descend(
         _optimizer(config, config.generator_rate),
         gradient,
         state.generator_optimizer,
@@ -400,11 +401,6 @@ def _optimizer(config, rate) -> optax.GradientTransformation:
     return optax.sgd(rate) if config.optimizer == "sgd" else optax.adam(rate, b1=0.5)
 
 
-def _descend(optimizer, gradient, optimizer_state, params):
-    updates, optimizer_state = optimizer.update(gradient, optimizer_state, params)
-    return optax.apply_updates(params, updates), optimizer_state
-
-
 _FLOAT32_RANGE = float(jnp.finfo(jnp.float32).tiny), float(jnp.finfo(jnp.float32).max)
 _CHOICES: dict[str, tuple[str, ...]] = {
     "network": ("dense", "convolutional"),
@@ -415,8 +411,3 @@ _CHOICES: dict[str, tuple[str, ...]] = {
     "loss": tuple(adversarial.GENERATOR_LOSSES),
     "optimizer": ("sgd", "adam"),
 }
-
-
-def _require(condition: bool, name: str, wanted: str, got: object) -> None:
-    if not condition:
-        raise ValueError(f"{name}: wanted {wanted}, got {got!r}")

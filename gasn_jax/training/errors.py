@@ -10,6 +10,8 @@
 
 from typing import Any
 
+from gasn_jax import checks
+
 
 class RunError(Exception):
     """A run ended for a reason that its user can act on."""
@@ -52,18 +54,6 @@ class Interrupted(RunError):
         self.exit_code = exit_code
 
 
-def require(ok: bool, field: str, wanted: str, got: Any) -> None:
-    """Returns nothing if `ok`; meant for the `__post_init__` of a config.
-
-    Args:
-      ok: whether the value of the field is usable. Write it so that NaN is not:
-        `rate > 0`, never `not rate <= 0`.
-      field: name of the config field.
-      wanted: the values it may have, such as `"> 0"`.
-      got: the value it has.
-
-    Raises:
-      ConfigError: if not `ok`; the message names field, wanted and got.
-    """
-    if not ok:
-        raise ConfigError(f"{field}: wanted {wanted}, got {got!r}")
+def require(ok: Any, field: str, wanted: str, got: Any) -> None:
+    """Returns nothing if `ok`; raises `ConfigError` otherwise, see `gasn_jax.checks.require`."""
+    checks.require(ok, field, wanted, got, ConfigError)

@@ -116,3 +116,26 @@ def test_data_of_another_size_are_refused():
     for data in (jnp.ones(4), jnp.ones((3, 5)), jnp.ones((0, 4))):
         with pytest.raises(ValueError, match=r"data must have shape \[M, 4\], got \("):
             cd.gradient(KEY, params, rbm, data)
+
+
+@pytest.mark.parametrize(("visible", "hidden"), machines.DISCRETE)
+def test_the_entropys_gradient_is_the_enumerated_one(visible, hidden):
+    params, rbm = machines.machine(visible, hidden, num_visible=3, num_hidden=2)
+    v, _, scores = machines.joint(params, rbm)
+    log_p = machines.log_sum_exp(scores, axis=1) - machines.log_sum_exp(scores)
+
+    def entropy(params):
+        log_p = -jax.vmap(lambda one: rbms.free_energy(params, rbm, one))(v)
+        log_p = jax.nn.log_softmax(log_p)
+        return -jnp.sum(jnp.exp(log_p) * log_p)
+
+    exact = jax.grad(lambda q: -entropy(q))(params)
+    rows = np.random.default_rng(0).choice(len(v), size=(2000, 200), p=np.exp(log_p))
+    found = jax.jit(jax.vmap(lambda x: cd.entropy_gradient(params, rbm, x)))(jnp.asarray(v)[rows])
+    for name, each in found.items():
+        error = np.std(each, axis=0) / np.sqrt(len(rows))
+        np.testing.assert_array_less(np.abs(np.mean(each, axis=0) - exact[name]), 4.5 * error)
+    uphill = jax.tree.map(lambda x, g: x - 1e-3 * jnp.mean(g, axis=0), params, found)
+    assert entropy(uphill) > entropy(params)
+    with pytest.raises(ValueError, match="at least 2 rows, got 1"):
+        cd.entropy_gradient(params, rbm, v[:1])
