@@ -37,7 +37,7 @@ _SHOWN = 100
 @dataclasses.dataclass(frozen=True)
 class Config(loop.LoopConfig):
     # Training steps.
-    num_steps: int = 50_000
+    num_steps: int = 60_000
     log_every: int = 1000
     checkpoint_every: int = 10_000
     # Folder that holds binarized_mnist/; empty for the environment variable GASN_DATA, then
@@ -54,7 +54,7 @@ class Config(loop.LoopConfig):
     # Gibbs steps of each chain in each training step.
     num_gibbs_steps: int = 1
     # Learning rate at the start; it falls to zero linearly.
-    learning_rate: float = 0.05
+    learning_rate: float = 0.1
     # Factor of the squared weights.
     weight_decay: float = 0.0
     # Decay per step of the running mean of the parameters, which is what is evaluated.
