@@ -43,13 +43,15 @@ import dataclasses
 
 from experiments import common, gasn, gasn_study
 from gasn_jax.training import loop
-from gasn_jax.training.errors import require
 
+# Each with its own weight of the R1 penalty and Adam's rate of the generator.
 ARMS = {
-    "grid": {},
-    "no structure": dict(pairwise=False),
-    "grid, marginals": dict(discriminator_input="marginals"),
-    "no structure, marginals": dict(pairwise=False, discriminator_input="marginals"),
+    "grid": dict(r1=30.0, generator_rate=1e-3),
+    "no structure": dict(pairwise=False, r1=10.0, generator_rate=1e-3),
+    "grid, marginals": dict(discriminator_input="marginals", r1=10.0, generator_rate=5e-4),
+    "no structure, marginals": dict(
+        pairwise=False, discriminator_input="marginals", r1=10.0, generator_rate=5e-4
+    ),
 }
 
 
@@ -75,13 +77,8 @@ class Config(loop.LoopConfig):
     generator_hidden: tuple[int, ...] = (64, 64, 32, 16)
     # Channels of the discriminator's, each of half.
     discriminator_hidden: tuple[int, ...] = (32, 64, 64)
-    # Weight of the R1 penalty in the discriminator's loss.
-    r1: float = 30.0
-    # Adam's learning rates.
+    # Adam's learning rate of the discriminator.
     discriminator_rate: float = 1e-3
-    generator_rate: float = 1e-3
-    # The generator's where the discriminator sees marginals: faster ones saturate them for good.
-    marginals_generator_rate: float = 5e-4
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -95,11 +92,7 @@ class Config(loop.LoopConfig):
             inference="belief_propagation",
             network="convolutional",
         )
-        del shared["marginals_generator_rate"]
-        rate = self.marginals_generator_rate
-        require(rate > 0, "marginals_generator_rate", "> 0", rate)
-        own = {arm: {"generator_rate": rate} if "marginals" in arm else {} for arm in ARMS}
-        return {arm: gasn.Config(**shared | ARMS[arm] | own[arm]) for arm in ARMS}
+        return {arm: gasn.Config(**shared | own) for arm, own in ARMS.items()}
 
 
 def train(config: Config, directory: str) -> gasn.Evaluation:
