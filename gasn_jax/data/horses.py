@@ -67,24 +67,8 @@ def read_npz(path: str | os.PathLike) -> Horses:
       DataError: the file is no such archive, or a field is missing or has a wrong type, shape or
         value; names the file and the field.
     """
-    names = [f"{part}_{kind}" for part in _PARTS.values() for kind in ("images", "masks")]
-    arrays = archive.read(path, names)
-    for name, array in arrays.items():
-        wanted = (SIDE, SIDE, 3) if name.endswith("images") else (SIDE, SIDE)
-        count = len(arrays[name.replace("masks", "images")]) if array.ndim else 0
-        if array.dtype != np.uint8 or array.shape != (count, *wanted) or not count:
-            raise locate.DataError(
-                f"{path}: field {name} must be uint8 {['M', *wanted]} with M > 0 the same for "
-                f"images and masks, got {array.dtype} {list(array.shape)}".replace("'", "")
-            )
-        if name.endswith("masks") and array.max() > 1:
-            raise locate.DataError(f"{path}: field {name} must be 0 or 1, got {array.max()}")
-    return Horses(
-        *(
-            MaskedImages(arrays[f"{part}_images"], arrays[f"{part}_masks"].astype(np.int32))
-            for part in _PARTS.values()
-        )
-    )
+    parts = archive.read_segmented(path, list(_PARTS.values()), "masks", 2, SIDE)
+    return Horses(*(MaskedImages(images, masks) for images, masks in parts))
 
 
 def write_npz(horses: Horses, path: str | os.PathLike) -> None:

@@ -1,0 +1,213 @@
+"""An associative adversarial network learns images: its samples, and its memory's Gibbs chains.
+
+    python -m experiments.aan --workdir=DIR [--config.dataset=mnist|faces]
+
+learns MNIST (28x28) or the faces of LFW parts (32x32, in colour; they stand in for CelebA). The
+networks are narrower than the paper's, so that two CPU cores train them: its widths are
+`--config.channels="(64, 128, 256, 512)" --config.hidden="(500, 500)" --config.batch_size=256`, and
+four layers need images of a multiple of 16 pixels.
+
+Files: `samples.png` and `samples.npz` (chains of the memory, started where those of training
+ended), `walk.png` (Figure 3: rows start at real images, columns are Gibbs steps), `ratio.png`
+(Figure 2: mean log D of real images over that of generated ones).
+"""
+
+import dataclasses
+import functools
+import os
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from experiments import common
+from gasn_jax.data import lfw_parts, mnist
+from gasn_jax.systems import aan
+from gasn_jax.training import loop, pictures, workdir
+from gasn_jax.training.errors import require
+
+_WALKS, _WALK_STEPS, _COLUMNS = 10, 10, 10
+
+
+@dataclasses.dataclass(frozen=True)
+class Config(loop.LoopConfig):
+    num_steps: int = 10_000
+    checkpoint_every: int = 1000
+    # What to learn: mnist, or faces.
+    dataset: str = "mnist"
+    # Folder that holds mnist/ and lfw_parts/; empty for the environment variable GASN_DATA, then
+    # ../shared/data.
+    data_dir: str = ""
+    # Real images, as many generated ones, and chains of the memory, in each step.
+    batch_size: int = 64
+    # What the generator paints from: rbm, or uniform noise of the same size (the baseline).
+    memory: str = "rbm"
+    # Units of the memory: features of the discriminator, and hidden ones.
+    num_visible: int = 100
+    num_hidden: int = 100
+    # What of features and negative samples is used: their tanh mean, or a drawn spin.
+    visible: str = "mean"
+    # Gibbs steps of contrastive divergence.
+    num_gibbs_steps: int = 2
+    # Whether chains go on from where they were, or start at the features of the minibatch.
+    persistent: bool = False
+    # Weight of minus the memory's entropy in its loss.
+    entropy_weight: float = 0.0
+    # Channels of the discriminator's convolutions, each of which halves the image.
+    channels: tuple[int, ...] = (32, 64)
+    # Widths of the discriminator's layers after the features.
+    hidden: tuple[int, ...] = (128,)
+    # The generator's loss: non_saturating, or saturating (Equation 1).
+    loss: str = "non_saturating"
+    # Weight of the R1 penalty in the discriminator's loss.
+    r1: float = 0.0
+    # Adam's learning rates.
+    discriminator_rate: float = 2e-4
+    generator_rate: float = 2e-4
+    # Learning rate of the memory.
+    memory_rate: float = 1e-3
+    # Momentum of the memory.
+    memory_momentum: float = 0.8
+    # Images that are drawn at the end, and the Gibbs steps of each.
+    num_samples: int = 100
+    num_sample_steps: int = 100
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        known = self.dataset in _DATASETS
+        require(known, "dataset", f"one of {', '.join(_DATASETS)}", self.dataset)
+        for name in ("batch_size", "num_samples", "num_sample_steps"):
+            require(getattr(self, name) >= 1, name, ">= 1", getattr(self, name))
+        self.system()
+
+    def system(self) -> aan.AANConfig:
+        """Returns the system's config; its ValueError names the field that is out of range."""
+        shared = {field.name for field in dataclasses.fields(aan.AANConfig)}
+        fields = {name: x for name, x in dataclasses.asdict(self).items() if name in shared}
+        height, width, num_channels = _DATASETS[self.dataset][0]
+        return aan.AANConfig(height, width, num_channels, **fields)
+
+
+def train(config: Config, directory: str) -> aan.AANState:
+    """Trains (or restores) the system and writes the files; returns its state."""
+    system = config.system()
+    images = load(config)
+
+    def batch_fn(data, key):
+        return data[jax.random.randint(key, (config.batch_size,), 0, data.shape[0])]
+
+    def step_fn(state, batch, key):
+        return aan.train_step(system, state, scaled(batch), key)
+
+    state = loop.train(
+        config,
+        directory,
+        init_fn=functools.partial(_init, system, config.batch_size),
+        step_fn=step_fn,
+        batch_fn=batch_fn,
+        data=images,
+        steps_per_call=loop.steps_per_call(convolutions=True),
+    )
+    samples = draw(config, state, jax.random.key(config.seed))
+    np.savez_compressed(os.path.join(directory, "samples.npz"), samples=samples)
+    panels = {"real": as_bytes(scaled(images[: config.num_samples])), "generated": samples}
+    pictures.save_side_by_side(
+        os.path.join(directory, "samples.png"),
+        {name: shown(x) for name, x in panels.items()},
+        columns=_COLUMNS,
+    )
+    if config.memory == "rbm":
+        _save_walk(config, directory, state, images[-_WALKS:])
+    _save_ratio(directory)
+    return state
+
+
+def load(config: Config) -> np.ndarray:
+    """The training images of the config's dataset, uint8 [M, H, W, K]."""
+    return _DATASETS[config.dataset][1](config.data_dir or None)
+
+
+def draw(config: Config, state: aan.AANState, key: jax.Array) -> np.ndarray:
+    """Images of a trained system, uint8 [num_samples, H, W, K]; no data is needed."""
+    system = config.system()
+
+    @jax.jit
+    def drawn(state, key):
+        options = dict(num_gibbs_steps=config.num_sample_steps)
+        return aan.sample(system, state, key, config.num_samples, **options)
+
+    return as_bytes(drawn(state, key))
+
+
+def scaled(images: Any) -> jax.Array:
+    """Bytes as pixels in [-1, 1]."""
+    return jnp.asarray(images, jnp.float32) / 127.5 - 1.0
+
+
+def as_bytes(images: Any) -> np.ndarray:
+    """Pixels in [-1, 1] as bytes."""
+    return np.asarray(np.rint(127.5 * (np.asarray(images) + 1.0)), np.uint8)
+
+
+def shown(images: np.ndarray) -> np.ndarray:
+    """Bytes [M, H, W, K] as the pictures take them: [M, H, W] if there is one colour."""
+    images = images / 255.0
+    return images[..., 0] if images.shape[-1] == 1 else images
+
+
+def _init(system, batch_size, key):
+    return aan.init(system, key, batch_size)
+
+
+def _mnist(data_dir):
+    return mnist.load(data_dir).train.images[..., None]
+
+
+def _faces(data_dir):
+    return lfw_parts.load(data_dir).train.images
+
+
+# Shape of an image, and its reader.
+_DATASETS: dict[str, tuple[tuple[int, int, int], Any]] = {
+    "mnist": ((mnist.SIDE, mnist.SIDE, 1), _mnist),
+    "faces": ((lfw_parts.SIDE, lfw_parts.SIDE, 3), _faces),
+}
+
+
+def _save_walk(config, directory, state, images):
+    """Rows: a real image, and what the generator makes of ten Gibbs steps from its features."""
+    system = config.system()
+
+    @jax.jit
+    @functools.partial(jax.vmap, in_axes=(None, 0, 0))
+    def walked(state, key, image):
+        return aan.walk(system, state, key, image, num_steps=_WALK_STEPS).images
+
+    keys = jax.random.split(jax.random.key(config.seed), len(images))
+    steps = as_bytes(walked(state, keys, scaled(images)))
+    rows = np.concatenate([images[:, None], steps], axis=1)
+    pictures.save_image_grid(
+        os.path.join(directory, "walk.png"),
+        shown(rows.reshape(-1, *rows.shape[2:])),
+        columns=1 + _WALK_STEPS,
+        title="A real image, and ten Gibbs steps from its features",
+    )
+
+
+def _save_ratio(directory):
+    lines = workdir.read_metrics(directory)
+    if lines:
+        real = np.array([line["real_log_probability"] for line in lines])
+        fake = np.array([line["fake_log_probability"] for line in lines])
+        pictures.save_curves(
+            os.path.join(directory, "ratio.png"),
+            np.array([line["step"] for line in lines]),
+            {"E[log D(x)] / E[log D(G)]": real / fake},
+            xlabel="step",
+            ylabel="ratio",
+        )
+
+
+if __name__ == "__main__":
+    common.run(train, Config())

@@ -1,0 +1,87 @@
+"""The AAN's command: its files, resuming, both data sets, and what it refuses."""
+
+import dataclasses
+import gzip
+import struct
+
+import jax
+import numpy as np
+import pytest
+
+from experiments import aan, common
+from gasn_jax.data import lfw_parts
+from tests import command_line
+
+TINY = aan.Config(
+    num_steps=4, log_every=2, batch_size=8, num_visible=6, num_hidden=5, channels=(3, 4),
+    hidden=(5,), num_samples=9, num_sample_steps=3,
+)  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def data_dir(tmp_path_factory):
+    """Both data sets, of noise."""
+    rng, path = np.random.default_rng(0), tmp_path_factory.mktemp("data")
+    (path / "mnist").mkdir()
+    for name in ("train", "t10k"):
+        for kind, shape in (("images-idx3", (12, 28, 28)), ("labels-idx1", (12,))):
+            array = rng.integers(0, 10, shape).astype(np.uint8)
+            header = bytes([0, 0, 8, len(shape)]) + struct.pack(f">{len(shape)}I", *shape)
+            file = path / "mnist" / f"{name}-{kind}-ubyte.gz"
+            file.write_bytes(gzip.compress(header + array.tobytes()))
+    faces = (
+        lfw_parts.LabelledFaces(
+            rng.integers(0, 256, (12, 32, 32, 3)).astype(np.uint8), np.zeros((12, 32, 32), np.int32)
+        )
+        for _ in range(3)
+    )
+    lfw_parts.write_npz(lfw_parts.LFWParts(*faces), path / "lfw_parts" / "lfw_parts_32x32.npz")
+    return str(path)
+
+
+@pytest.mark.parametrize(("dataset", "memory"), [("mnist", "rbm"), ("faces", "uniform")])
+def test_it_trains_writes_its_files_and_resumes(tmp_path, data_dir, dataset, memory):
+    config = dataclasses.replace(TINY, data_dir=data_dir, dataset=dataset, memory=memory)
+    state = aan.train(config, tmp_path)
+    files = {path.name for path in tmp_path.iterdir()}
+    assert {"samples.png", "samples.npz", "ratio.png", "ratio.csv"} <= files
+    assert ("walk.png" in files) == (memory == "rbm")
+    with np.load(tmp_path / "samples.npz", allow_pickle=False) as archive:
+        samples = archive["samples"]
+    shape = (28, 28, 1) if dataset == "mnist" else (32, 32, 3)
+    assert samples.dtype == np.uint8 and samples.shape == (9, *shape)
+    np.testing.assert_array_equal(aan.draw(config, state, jax.random.key(0)), samples)
+    again = aan.train(config, tmp_path)
+    jax.tree.map(np.testing.assert_array_equal, again, state)
+
+
+def test_pixels_are_scaled_there_and_back():
+    pixels = np.arange(256, dtype=np.uint8)
+    assert aan.scaled(pixels).min() == -1 and aan.scaled(pixels).max() == 1
+    np.testing.assert_array_equal(aan.as_bytes(aan.scaled(pixels)), pixels)
+
+
+def test_every_field_has_a_comment():
+    config = aan.Config()
+    without = {field.name for field in dataclasses.fields(config)} - set(
+        common._comments(type(config))
+    )
+    # Those of two share one.
+    assert without <= {"generator_rate", "num_hidden", "num_sample_steps"}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--config.dataset=celeba"], "dataset: wanted one of mnist, faces, got 'celeba'"),
+        (["--config.channels=(8, 8, 8)"], "height: wanted a positive multiple of 8"),
+        (["--config.memory=dbn"], "memory: wanted one of rbm, uniform, got 'dbn'"),
+        (["--config.num_samples=0"], "num_samples: wanted >= 1, got 0"),
+        (["--config.data_dir=/nowhere"], "not found in /nowhere"),
+    ],
+)
+def test_bad_flags_are_one_line(tmp_path, capsys, arguments, message):
+    arguments = [f"--workdir={tmp_path / 'run'}", *arguments]
+    assert command_line.outcome(aan.train, aan.Config(), arguments) == 2
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1 and message in error
