@@ -7,6 +7,10 @@ networks are narrower than the paper's, so that two CPU cores train them: its wi
 `--config.channels="(64, 128, 256, 512)" --config.hidden="(500, 500)" --config.batch_size=256`, and
 four layers need images of a multiple of 16 pixels.
 
+    python -m experiments.aan --workdir=DIR --mode=sample [--num_samples=100] [--sample_seed=0]
+
+draws from a trained run, without the data: `drawn.png`, and `drawn.npz` with the bytes.
+
 Files: `samples.png` and `samples.npz` (chains of the memory, started where those of training
 ended), `walk.png` (Figure 3: rows start at real images, columns are Gibbs steps), `ratio.png`
 (Figure 2: mean log D of real images over that of generated ones).
@@ -123,6 +127,22 @@ def train(config: Config, directory: str) -> aan.AANState:
     return state
 
 
+def sample(config: Config, directory: str, num_samples: int, seed: int) -> np.ndarray:
+    """Draws from the trained run in a directory, without its data; writes `drawn.png` and `.npz`.
+
+    Returns:
+      The images, uint8 [num_samples, H, W, K].
+    """
+    init_fn = functools.partial(_init, config.system(), config.batch_size)
+    state = loop.restore(config, directory, init_fn=init_fn)
+    config = dataclasses.replace(config, num_samples=num_samples)
+    drawn = draw(config, state, jax.random.key(seed))
+    np.savez_compressed(os.path.join(directory, "drawn.npz"), samples=drawn)
+    path = os.path.join(directory, "drawn.png")
+    pictures.save_image_grid(path, shown(drawn), columns=_COLUMNS)
+    return drawn
+
+
 def load(config: Config) -> np.ndarray:
     """The training images of the config's dataset, uint8 [M, H, W, K]."""
     return _DATASETS[config.dataset][1](config.data_dir or None)
@@ -210,4 +230,4 @@ def _save_ratio(directory):
 
 
 if __name__ == "__main__":
-    common.run(train, Config())
+    common.run(train, Config(), sample)

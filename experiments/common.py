@@ -24,6 +24,7 @@ Codes 2 and up come with one line on stderr and no traceback.
 import dataclasses
 import difflib
 import errno
+import functools
 import inspect
 import logging
 import re
@@ -36,6 +37,7 @@ from absl import app, flags
 from ml_collections import config_flags
 
 from gasn_jax.data import locate
+from gasn_jax.training import workdir as workdirs
 from gasn_jax.training.errors import RunError
 
 Config = TypeVar("Config")
@@ -44,10 +46,15 @@ _BAD_FLAG, _BAD_WORKDIR, _CTRL_C = 2, 4, 130
 _DISK_ERRNOS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM)
 _HELP = {"--help", "-help", "-h", "--helpshort", "--helpfull"}
 _OVERRIDE = re.compile(r"--?(?:no)?config\.([^=]*)")
+_MODE = re.compile(r"--?mode=(.*)")
 _ILLEGAL_VALUE = re.compile(r"flag --config\.([\w.]+)=(.*?): ", re.DOTALL)
 
 
-def run(main_fn: Callable[[Config, str], Any], default: Config) -> NoReturn:
+def run(
+    main_fn: Callable[[Config, str], Any],
+    default: Config,
+    sample_fn: Callable[[Config, str, int, int], Any] | None = None,
+) -> NoReturn:
     """Exits with the code of the table above after `main_fn(config, workdir)`.
 
     Args:
@@ -55,11 +62,63 @@ def run(main_fn: Callable[[Config, str], Any], default: Config) -> NoReturn:
       default: a frozen dataclass whose `__post_init__` raises a `ValueError` that names the field
         if a value is out of range. Fields are int, float, bool, str, tuples of these, or such
         dataclasses.
+      sample_fn: of an experiment with `--mode=sample [--num_samples=N] [--sample_seed=S]`, which
+        calls `sample_fn(config, workdir, N, S)` with the config of the run in `workdir`.
     """
-    app.run(
-        lambda config_and_workdir: _exit_code(main_fn, *config_and_workdir),
-        flags_parser=lambda argv: _parse(argv, default),
-    )
+
+    def parse(argv: list[str]) -> tuple[Callable[[Config, str], Any], Config, str]:
+        if sample_fn is None:
+            return main_fn, *_parse(argv, default)
+        return _parse_mode(argv, default, main_fn, sample_fn)
+
+    app.run(lambda parsed: _exit_code(*parsed), flags_parser=parse)
+
+
+def _parse_mode(argv, default, main_fn, sample_fn):
+    """What to call, and its config and workdir; `--mode` decides."""
+    modes = [found[1] for found in map(_MODE.match, argv) if found]
+    mode = modes[-1] if modes else "train"
+    argv = [argument for argument in argv if not _MODE.match(argument)]
+    if mode not in ("train", "sample"):
+        sys.exit(_say(f"--mode: wanted train or sample, got {mode!r}", _BAD_FLAG))
+    if mode == "train" or _HELP & {argument.partition("=")[0] for argument in argv[1:]}:
+        return main_fn, *_parse(argv, default, sampled=True)
+    try:
+        if any(map(_OVERRIDE.match, argv[1:])):
+            raise flags.Error("--mode=sample takes the run's own config: leave --config out")
+        workdir = flags.DEFINE_string("workdir", None, "Directory of the run.")
+        count = flags.DEFINE_integer("num_samples", 100, "How many.", lower_bound=1)
+        seed = flags.DEFINE_integer("sample_seed", 0, "Of the draw.", lower_bound=0)
+        unused = flags.FLAGS(argv)[1:]
+        if unused:
+            raise flags.Error(f"unexpected argument {unused[0]!r}")
+        if not workdir.value:
+            raise flags.Error("missing --workdir=DIR")
+        config = _of_run(workdir.value, default)
+    except flags.Error as error:
+        sys.exit(_say(error, _BAD_FLAG))
+    except ValueError as error:
+        sys.exit(_say(f"bad config: {error}", _BAD_FLAG))
+    except RunError as error:
+        sys.exit(_say(error, error.exit_code))
+    return functools.partial(_sample, sample_fn, count.value, seed.value), config, workdir.value
+
+
+def _sample(sample_fn, count, seed, config, workdir):
+    return sample_fn(config, workdir, count, seed)
+
+
+def _of_run(directory: str, default: Config) -> Config:
+    """The config of the run in a directory, which must be one of this experiment."""
+    values = workdirs.read_config(directory)
+    names = {field.name for field in dataclasses.fields(default)}  # type: ignore[arg-type]
+    if set(values) != names:
+        raise ValueError(f"{directory} holds a run of another experiment")
+    items = {
+        name: tuple(value) if isinstance(getattr(default, name), tuple) else value
+        for name, value in values.items()
+    }
+    return type(default)(**items)
 
 
 def _exit_code(main_fn: Callable[[Config, str], Any], config: Config, workdir: str) -> int:
@@ -84,10 +143,10 @@ def _exit_code(main_fn: Callable[[Config, str], Any], config: Config, workdir: s
     return 0
 
 
-def _parse(argv: list[str], default: Config) -> tuple[Config, str]:
+def _parse(argv: list[str], default: Config, *, sampled: bool = False) -> tuple[Config, str]:
     """Returns the config and the workdir; exits on `--help` and on anything unusable."""
     if _HELP & {argument.partition("=")[0] for argument in argv[1:]}:
-        sys.stdout.write(_help(default))
+        sys.stdout.write(_help(default, sampled))
         sys.exit(0)
     _refuse_unknown_fields(argv, default)
     try:
@@ -136,7 +195,7 @@ def _comments(cls: type) -> dict[str, str]:
     return comments
 
 
-def _help(default: Any) -> str:
+def _help(default: Any, sampled: bool) -> str:
     main = sys.modules["__main__"]
     spec = main.__spec__
     command = f"python -m {spec.name}" if spec else f"python {sys.argv[0]}"
@@ -145,6 +204,11 @@ def _help(default: Any) -> str:
         f"\nusage: {command} --workdir=DIR [--config.FIELD=VALUE ...]\n",
         "  --workdir=DIR\n      Directory of the run; the same command resumes it.",
     ]
+    if sampled:
+        lines.append(
+            "  --mode=sample [--num_samples=100] [--sample_seed=0]\n"
+            "      Draws from the trained run in DIR instead; needs no data."
+        )
     for name, hint, value, comment in _fields(default):
         lines.append(f"  --config.{name}={value}  ({_type_name(hint)})")
         lines.extend([f"      {comment}"] if comment else [])

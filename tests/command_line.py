@@ -13,7 +13,12 @@ def outcome(main_fn, default, arguments):
     except SystemExit as exit_:
         return exit_.code
     finally:
-        for name in list(flags.FLAGS):
-            if name == "workdir" or name.split(".")[0] == "config":
-                delattr(flags.FLAGS, name)
-        flags.FLAGS.unparse_flags()
+        forget()
+
+
+def forget():
+    """Removes the flags that a command line has defined."""
+    for name in list(flags.FLAGS):
+        if name in ("workdir", "num_samples", "sample_seed") or name.split(".")[0] == "config":
+            delattr(flags.FLAGS, name)
+    flags.FLAGS.unparse_flags()

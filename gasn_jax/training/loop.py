@@ -29,7 +29,7 @@ from absl import logging
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from gasn_jax.training.checkpoint import Checkpoints, named_leaves
-from gasn_jax.training.errors import Interrupted, NonFiniteError, require
+from gasn_jax.training.errors import CheckpointError, Interrupted, NonFiniteError, require
 from gasn_jax.training.workdir import Workdir
 
 State = TypeVar("State")
@@ -121,6 +121,28 @@ def train(
         return _Run(config, problem, run, Checkpoints(run.checkpoints)).finish(
             steps_per_call, signals
         )
+
+
+def restore(
+    config: Any, workdir: str | os.PathLike[str], *, init_fn: Callable[[jax.Array], State]
+) -> State:
+    """Returns the state of the newest good checkpoint of a run, which is not trained on.
+
+    Args:
+      config: of the run.
+      workdir: the run directory.
+      init_fn: as in :func:`train`; only its result's shapes are used.
+
+    Raises:
+      WorkdirError: if the workdir is not writable, in use, or holds a run of another config.
+      CheckpointError: if there is no good checkpoint.
+    """
+    with Workdir(workdir, config) as run:
+        template = jax.eval_shape(init_fn, jax.random.key(config.seed))
+        restored = Checkpoints(run.checkpoints).restore(template)
+        if restored is None:
+            raise CheckpointError(f"no checkpoint in {run.checkpoints}")
+        return jax.device_put(restored[0])
 
 
 def steps_per_call(*, convolutions: bool) -> int:

@@ -129,6 +129,22 @@ class Workdir:
             raise WorkdirError(f"cannot use {self.path}: {error.strerror or error}") from error
 
 
+def read_config(path: str | os.PathLike[str]) -> dict[str, Any]:
+    """Returns the config of the run in a directory, as JSON holds it.
+
+    Args:
+      path: the run directory.
+
+    Raises:
+      WorkdirError: if there is none, or it cannot be read.
+    """
+    path = os.path.join(path, "config.json")
+    try:
+        return _read_json(path)
+    except OSError as error:
+        raise WorkdirError(f"no run to read: {path}: {error.strerror}") from error
+
+
 def read_metrics(path: str | os.PathLike[str]) -> list[dict[str, Any]]:
     """Returns the complete lines of a run's `metrics.jsonl`, in order; `[]` when there are none.
 

@@ -2,6 +2,7 @@
 
 import dataclasses
 import gzip
+import shutil
 import struct
 
 import jax
@@ -42,17 +43,21 @@ def data_dir(tmp_path_factory):
 @pytest.mark.parametrize(("dataset", "memory"), [("mnist", "rbm"), ("faces", "uniform")])
 def test_it_trains_writes_its_files_and_resumes(tmp_path, data_dir, dataset, memory):
     config = dataclasses.replace(TINY, data_dir=data_dir, dataset=dataset, memory=memory)
-    state = aan.train(config, tmp_path)
-    files = {path.name for path in tmp_path.iterdir()}
+    run = tmp_path / "run"
+    state = aan.train(config, run)
+    files = {path.name for path in run.iterdir()}
     assert {"samples.png", "samples.npz", "ratio.png", "ratio.csv"} <= files
     assert ("walk.png" in files) == (memory == "rbm")
-    with np.load(tmp_path / "samples.npz", allow_pickle=False) as archive:
+    with np.load(run / "samples.npz", allow_pickle=False) as archive:
         samples = archive["samples"]
     shape = (28, 28, 1) if dataset == "mnist" else (32, 32, 3)
     assert samples.dtype == np.uint8 and samples.shape == (9, *shape)
     np.testing.assert_array_equal(aan.draw(config, state, jax.random.key(0)), samples)
-    again = aan.train(config, tmp_path)
+    again = aan.train(config, run)
     jax.tree.map(np.testing.assert_array_equal, again, state)
+    shutil.move(run, tmp_path / "elsewhere")
+    drawn = aan.sample(config, tmp_path / "elsewhere", 9, config.seed)
+    np.testing.assert_array_equal(drawn, samples)
 
 
 def test_pixels_are_scaled_there_and_back():
@@ -85,3 +90,46 @@ def test_bad_flags_are_one_line(tmp_path, capsys, arguments, message):
     assert command_line.outcome(aan.train, aan.Config(), arguments) == 2
     error = capsys.readouterr().err
     assert error.count("\n") == 1 and message in error
+
+
+def command(arguments):
+    """Exit code of the module's command line, in this process."""
+    try:
+        main, config, workdir = common._parse_mode(
+            ["aan", *arguments], aan.Config(), aan.train, aan.sample
+        )
+        return common._exit_code(main, config, workdir)
+    except SystemExit as exit_:
+        return exit_.code
+    finally:
+        command_line.forget()
+
+
+def test_sampling_takes_the_runs_own_config_and_no_data(tmp_path, data_dir, capsys):
+    run = tmp_path / "run"
+    aan.train(dataclasses.replace(TINY, data_dir=data_dir, memory="uniform", num_steps=0), run)
+    assert command([f"--workdir={run}", "--mode=sample", "--num_samples=5"]) == 0
+    with np.load(run / "drawn.npz", allow_pickle=False) as archive:
+        assert archive["samples"].shape == (5, 28, 28, 1)
+    assert (run / "drawn.png").stat().st_size > 500
+    capsys.readouterr()
+    other = tmp_path / "other"
+    other.mkdir()
+    (other / "config.json").write_text('{"seed": 1}')
+    for arguments, code, message in (
+        (["--mode=draw"], 2, "--mode: wanted train or sample, got 'draw'"),
+        (["--mode=sample"], 2, "missing --workdir=DIR"),
+        ([f"--workdir={run}", "--mode=sample", "--num_samples=0"], 2, "num_samples"),
+        ([f"--workdir={run}", "--mode=sample", "--config.seed=1"], 2, "leave --config out"),
+        ([f"--workdir={tmp_path / 'none'}", "--mode=sample"], 4, "no run to read"),
+        ([f"--workdir={other}", "--mode=sample"], 2, "holds a run of another experiment"),
+    ):
+        assert command(arguments) == code
+        error = capsys.readouterr().err
+        assert message in error and error.count("\n") == 1
+    assert not (tmp_path / "none").exists()
+    shutil.rmtree(run / "checkpoints")
+    assert command([f"--workdir={run}", "--mode=sample"]) == 4
+    assert "no checkpoint in" in capsys.readouterr().err
+    assert command(["--mode=train", "--help"]) == 0
+    assert "--mode=sample [--num_samples=100]" in capsys.readouterr().out
