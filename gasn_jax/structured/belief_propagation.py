@@ -26,7 +26,7 @@ linear system at the fixed point, whatever led there; that of the log-partition 
 marginals. Both are right as far as the messages have converged: look at ``converged``. The system
 is solved to 1e-6, in double precision 1e-10, or as far as the solver's number of products goes:
 near a model where two fixed points part, it is nearly singular. How far it came, a gradient tells
-as the gradient in ``probe``.
+as the gradient in ``probe``; forward mode does not tell.
 
 Reference: London and Schwing, "Generative Adversarial Structured Networks", §3.2.1; Hazan and
 Shashua, "Norm-Product Belief Propagation" (2010), for the sweep.
@@ -77,7 +77,8 @@ class Result(NamedTuple):
         the messages have converged.
       messages: [L, M], for a warm start with the same graph and schedule.
       num_steps: sweeps and Newton steps that were made.
-      residual: largest move of a message in the last sweep, relative to 1 + its size.
+      residual: largest move of a message in the last sweep, relative to 1 + its size; what it would
+        be without damping.
       gap: by how much ``log_partition`` may be above the optimum; NaN if not concave, ``inf`` if
         that is not known: some state's belief vanished, or beliefs of factors can't be made to
         agree without forbidden states; 0 if the model is infeasible.
@@ -116,9 +117,9 @@ def marginals(
       temperature: epsilon > 0.
       solver: None for ``Solver()``.
       messages: where to start, from a result for other potentials; None for the variables' own.
-      probe: a scalar without effect. The gradient of a function of the marginals in it is the
-        residual of the linear system behind the gradient in the potentials, relative to its right
-        hand side; 0 where nothing was to be solved, and with ``gradient="unrolled"``.
+      probe: a scalar without effect. In reverse mode, the gradient of a function of the marginals
+        in it is the residual of the linear system behind the gradient in the potentials, relative
+        to its right hand side; 0 where nothing was to be solved, and with ``gradient="unrolled"``.
 
     Returns:
       :class:`Result`. A sweep costs O(M L^arity), the gap as much as a few. An infeasible model,
@@ -130,6 +131,8 @@ def marginals(
       ValueError: at trace time, for shapes that are not the graph's.
     """
     graphs.check_shapes(graph, unary, factors)
+    if jnp.shape(probe) != ():
+        raise ValueError(f"probe must be a scalar, got shape {jnp.shape(probe)}")
     counting = countings.convex(graph) if counting is None else counting
     solver = Solver() if solver is None else solver
     if not counting.concave:

@@ -40,6 +40,12 @@ Temperature = float | Float[Array, ""]
 Length = Int[Array, ""] | None
 Probe = Float[Array, ""] | float
 
+_FREE_ENERGIES = {
+    "tree_reweighted": counting.tree_reweighted,
+    "convex": counting.convex,
+    "bethe": counting.bethe,
+}
+
 
 class Beliefs(NamedTuple):
     """Marginals of one example.
@@ -47,7 +53,7 @@ class Beliefs(NamedTuple):
     Attributes:
       unary: ``p(x_i)``, [N, L].
       pairwise: of each factor, [F, L, L].
-      converged: whether they are what the engine promises; True if exact.
+      converged: whether they are what the engine promises; of exact ones, whether they are numbers.
     """
 
     unary: Float[Array, "N L"]
@@ -60,9 +66,9 @@ class Found(NamedTuple):
 
     Attributes:
       states: [N] int32, -1 beyond the length and where no possible states were found.
-      reliable: whether they are what was asked for. Exact engines always say True; others, of a
-        sample, that it started from beliefs that converged, of the best states, that a bound
-        certifies them.
+      reliable: whether they are what was asked for. Exact engines say True unless a score is NaN or
+        ``+inf``; others, of a sample, that it started from beliefs that converged, of the best
+        states, that a bound certifies them.
     """
 
     states: Int[Array, "N"]
@@ -96,7 +102,7 @@ class Chain:
     ) -> Beliefs:
         """Exact marginals, see :func:`gasn_jax.structured.chain.marginals`."""
         result = chains.marginals(unary, pairwise, temperature=temperature, length=length)
-        return Beliefs(result.unary, result.pairwise, jnp.bool_(True))
+        return Beliefs(result.unary, result.pairwise, _known(result.unary))
 
     def sample(
         self,
@@ -112,11 +118,12 @@ class Chain:
         states = chains.sample(
             key, unary, pairwise, num_samples=1, temperature=temperature, length=length
         )
-        return Found(states[0], jnp.bool_(True))
+        return Found(states[0], graphs.is_valid(unary, (pairwise,)))
 
     def argmax(self, unary, pairwise, *, length: Length = None) -> Found:
         """The best states."""
-        return Found(chains.argmax(unary, pairwise, length=length)[0], jnp.bool_(True))
+        states, _ = chains.argmax(unary, pairwise, length=length)
+        return Found(states, graphs.is_valid(unary, (pairwise,)))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -174,7 +181,7 @@ class Tree(_OfGraph):
     ) -> Beliefs:
         """Exact marginals, see :mod:`gasn_jax.structured.tree`."""
         result = trees.marginals(*self._model(unary, pairwise), temperature=temperature)
-        return self._beliefs(result, jnp.bool_(True))
+        return self._beliefs(result, _known(result.unary))
 
     def sample(
         self,
@@ -189,11 +196,12 @@ class Tree(_OfGraph):
         """One exact sample; ``beliefs`` are not needed."""
         model = self._model(unary, pairwise)
         states = trees.sample(key, *model, num_samples=1, temperature=temperature)
-        return Found(states[0], jnp.bool_(True))
+        return Found(states[0], graphs.is_valid(unary, (pairwise,)))
 
     def argmax(self, unary, pairwise, *, length: Length = None) -> Found:
         """The best states."""
-        return Found(trees.argmax(*self._model(unary, pairwise))[0], jnp.bool_(True))
+        states, _ = trees.argmax(*self._model(unary, pairwise))
+        return Found(states, graphs.is_valid(unary, (pairwise,)))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -223,7 +231,7 @@ class Grid(_OfGraph):
         """Exact marginals, see :mod:`gasn_jax.structured.grid`."""
         model = self._model(unary, pairwise)
         result = grids.marginals(*model, height=self.height, temperature=temperature)
-        return self._beliefs(result, jnp.bool_(True))
+        return self._beliefs(result, _known(result.unary))
 
     def sample(
         self,
@@ -238,21 +246,23 @@ class Grid(_OfGraph):
         """One exact sample; ``beliefs`` are not needed."""
         model, height = self._model(unary, pairwise), self.height
         states = grids.sample(key, *model, height=height, num_samples=1, temperature=temperature)
-        return Found(states[0], jnp.bool_(True))
+        return Found(states[0], graphs.is_valid(unary, (pairwise,)))
 
     def argmax(self, unary, pairwise, *, length: Length = None) -> Found:
         """The best states."""
         states, _ = grids.argmax(*self._model(unary, pairwise), height=self.height)
-        return Found(states, jnp.bool_(True))
+        return Found(states, graphs.is_valid(unary, (pairwise,)))
 
 
 @dataclasses.dataclass(frozen=True)
 class Loopy(_OfGraph):
-    """Any graph of pairwise factors, by tree-reweighted belief propagation.
+    """Any graph of pairwise factors, by belief propagation.
 
     Strong scores can keep its sweeps from converging; the results say so.
 
     Attributes:
+      free_energy: of the marginals: ``"tree_reweighted"``, ``"convex"`` or ``"bethe"``; ``argmax``
+        takes the convex one.
       solver: of the marginals, and of each stage of ``argmax``.
       num_sweeps: Gibbs sweeps of a sample.
     """
@@ -261,10 +271,14 @@ class Loopy(_OfGraph):
         num_steps=100, acceleration=0, num_gradient_steps=0
     )
     num_sweeps: int = 10
+    free_energy: str = "tree_reweighted"
 
     def __post_init__(self):
-        """Raises ValueError, too, for less than one sweep."""
+        """Raises ValueError, too, for less than one sweep or an unknown free energy."""
         super().__post_init__()
+        if self.free_energy not in _FREE_ENERGIES:
+            known = ", ".join(_FREE_ENERGIES)
+            raise ValueError(f"free_energy must be one of {known}, got {self.free_energy!r}")
         if self.num_sweeps < 1:
             raise ValueError(f"num_sweeps must be >= 1, got {self.num_sweeps}")
 
@@ -277,10 +291,10 @@ class Loopy(_OfGraph):
         length: Length = None,
         probe: Probe = 0.0,
     ) -> Beliefs:
-        """Tree-reweighted beliefs, see :mod:`gasn_jax.structured.belief_propagation`."""
+        """Approximate beliefs, see :mod:`gasn_jax.structured.belief_propagation`."""
         result = belief_propagation.marginals(
             *self._model(unary, pairwise),
-            counting=counting.tree_reweighted(self.graph),
+            counting=_FREE_ENERGIES[self.free_energy](self.graph),
             temperature=temperature,
             solver=self.solver,
             probe=probe,
@@ -349,7 +363,8 @@ def marginals(
     Returns:
       :class:`Beliefs`. The gradient costs as much as inference by "product" (in a chain O(N L^2);
       by belief propagation one linear system), in a chain O(N^2 L^3) by "jacobian", and N L runs
-      of inference by "conditioning".
+      of inference by "conditioning"; the gradient in ``probe`` is then the share of these,
+      by the probability of their condition, that did not converge.
 
     Raises:
       ValueError: for a ``gradient`` that the engine does not have.
@@ -361,32 +376,44 @@ def marginals(
             unary, pairwise, temperature=temperature, length=length, probe=probe
         )
     if gradient == "jacobian" and isinstance(engine, Chain) or gradient == "conditioning":
-        return cast(Beliefs, _by_matrix(engine, temperature, gradient, unary, pairwise, length))
+        given = (engine, temperature, gradient)
+        return cast(Beliefs, _by_matrix(*given, unary, pairwise, length, probe))
     raise ValueError(f"gradient must be product or conditioning, of chains jacobian: {gradient!r}")
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1, 2))
-def _by_matrix(engine, temperature, gradient, unary, pairwise, length):
+def _by_matrix(engine, temperature, gradient, unary, pairwise, length, probe):
     return engine.marginals(unary, pairwise, temperature=temperature, length=length)
 
 
-def _by_matrix_forward(engine, temperature, gradient, unary, pairwise, length):
-    beliefs = _by_matrix(engine, temperature, gradient, unary, pairwise, length)
+def _by_matrix_forward(engine, temperature, gradient, unary, pairwise, length, probe):
+    beliefs = _by_matrix(engine, temperature, gradient, unary, pairwise, length, probe)
     return beliefs, (unary, pairwise, length)
 
 
 def _by_matrix_backward(engine, temperature, gradient, residuals, cotangents):
     unary, pairwise, length = residuals
+    lost = jnp.zeros((), unary.dtype)
     if gradient == "jacobian":
         matrices = chains.covariance(unary, pairwise, temperature=temperature, length=length)
     else:
 
-        def run(unary, pairwise):
-            return engine.marginals(unary, pairwise, length=length)[:2]
+        def run(unary, pairwise_and_flag):
+            beliefs = engine.marginals(unary, pairwise_and_flag[0], length=length)
+            return beliefs.unary, (beliefs.pairwise, 1.0 - beliefs.converged.astype(unary.dtype))
 
-        matrices = conditioning.covariance(run, unary, pairwise, temperature=temperature)
+        # What did not converge goes along as if it were a marginal of its own.
+        of_unary, (of_pairwise, flags) = conditioning.covariance(
+            run, unary, (pairwise, lost), temperature=temperature
+        )
+        matrices = of_unary, of_pairwise
+        lost = jnp.sum(jnp.abs(flags)) * temperature / unary.shape[0]
     unary, pairwise = (jnp.tensordot(cotangents.unary, matrix, axes=2) for matrix in matrices)
-    return unary, pairwise, None
+    return unary, pairwise, None, lost
 
 
 _by_matrix.defvjp(_by_matrix_forward, _by_matrix_backward)
+
+
+def _known(beliefs):
+    return ~jnp.any(jnp.isnan(beliefs))

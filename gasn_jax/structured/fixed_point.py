@@ -96,7 +96,7 @@ def iterate(
     if hard:
         solver = dataclasses.replace(solver, acceleration=0, num_newton_steps=0, gap_tolerance=0.0)
     sweep = sweeps.make(plan, model, damping=solver.damping, hard=hard)
-    step = _accelerated(sweep, solver.acceleration)
+    step = _accelerated(sweep, solver.acceleration, solver.damping)
 
     def some_steps(carry):
         state, _ = carry
@@ -161,7 +161,7 @@ def _solve(onward, right, num_steps, probe):
     Where sweeps come to rest the series of its powers does too, and costs one product a term;
     the rest is left to GMRES, which has to keep many vectors, and whose best is taken if
     ``num_steps`` products are not enough. The transposed system leaves its relative residual as
-    the cotangent of the scalar ``probe``, which has no other effect.
+    the cotangent of the scalar ``probe``, which has no other effect; this one leaves none.
     """
     tolerance = 1e-10 if right.dtype == jnp.float64 else 1e-6
 
@@ -189,9 +189,14 @@ def _solve(onward, right, num_steps, probe):
         def product(x):
             return matvec((x, jnp.zeros_like(probe)))[0]
 
+        # Of size 1, for squares of small or large numbers vanish or overflow.
+        size = jnp.max(jnp.abs(right))
+        size = jnp.where((size > 0) & (size < jnp.inf), size, 1.0)
+        right = right / size
         found = solve(product, right)
         left = jnp.linalg.norm(right - product(found))
-        return found, probe + share * numerics.divide(left, jnp.linalg.norm(right))
+        residual = numerics.divide(left, jnp.linalg.norm(right))
+        return found * size, probe + share * residual
 
     def tied(x, y):
         # x itself; but JAX transposes only systems whose parts all depend on linear arguments.
@@ -205,7 +210,7 @@ def _solve(onward, right, num_steps, probe):
     # gmres alone could not be transposed: its tolerance depends on the right hand side.
     found, _ = lax.custom_linear_solve(
         matvec,
-        (right, tied(probe, right)),
+        (tied(right, probe), tied(probe, right)),
         functools.partial(with_probe, share=0.0),
         functools.partial(with_probe, share=1.0),
     )
@@ -242,12 +247,13 @@ class _State(NamedTuple):
     residual: Float[Array, ""]
 
 
-def _accelerated(sweep, depth):
+def _accelerated(sweep, depth, damping):
     """A step of the fixed-point iteration, mixed from the last ``depth`` ones."""
 
     def step(state):
         new = sweep(state.messages)
         move, residual = _residual(state.messages, new)
+        residual = residual / (1 - damping)  # what the sweep would move without
         state = state._replace(num_steps=state.num_steps + 1, residual=residual)
         if not depth:
             return state._replace(messages=new)
@@ -291,7 +297,7 @@ def unrolled(plan, solver, model, start):
         return new, _residual(*lax.stop_gradient((messages, new)))[1]
 
     messages, residuals = lax.scan(step, start, None, length=solver.num_steps)
-    return messages, jnp.int32(solver.num_steps), residuals[-1]
+    return messages, jnp.int32(solver.num_steps), residuals[-1] / (1 - solver.damping)
 
 
 def _residual(messages, new):

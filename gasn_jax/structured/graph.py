@@ -29,7 +29,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, ArrayLike, Float, Int
+from jaxtyping import Array, ArrayLike, Bool, Float, Int
 
 Factors = tuple[Float[Array, "F *L"], ...]
 
@@ -116,8 +116,18 @@ class Marginals(NamedTuple):
 def from_edges(
     num_variables: int, num_states: int, edges: Int[np.ndarray, "F 2"] | Sequence[tuple[int, int]]
 ) -> FactorGraph:
-    """A pairwise graph with the factors ``edges``, in this order."""
-    return FactorGraph(num_variables, num_states, (np.reshape(edges, (-1, 2)),))
+    """A pairwise graph with the factors ``edges``, in this order.
+
+    Raises:
+      ValueError: for edges that are not pairs of different variables of the graph, each once.
+    """
+    try:
+        pairs: np.ndarray = np.asarray(edges)
+    except ValueError:  # rows of several lengths
+        pairs = np.zeros(0)
+    if len(edges) and (pairs.ndim != 2 or pairs.shape[1] != 2):
+        raise ValueError(f"edges must have shape [F, 2], got {list(pairs.shape)} or uneven rows")
+    return FactorGraph(num_variables, num_states, (np.reshape(pairs, (-1, 2)),))
 
 
 def from_regions(
@@ -167,8 +177,10 @@ def grid(height: int, width: int, num_states: int, *, neighbours: int = 4) -> Fa
       neighbours: 4, or 8 with both diagonals.
 
     Raises:
-      ValueError: if ``neighbours`` is neither.
+      ValueError: if ``neighbours`` is neither, or a size is below 1.
     """
+    if height < 1 or width < 1:
+        raise ValueError(f"height and width must be >= 1, got {height} and {width}")
     if neighbours not in (4, 8):
         raise ValueError(f"neighbours must be 4 or 8, got {neighbours}")
     index = np.arange(height * width).reshape(height, width)
@@ -212,6 +224,33 @@ def score(
     return jnp.where(forbidden, -jnp.inf, jnp.sum(terms))
 
 
+def log_prob(
+    graph: FactorGraph,
+    states: Int[Array, "N"],
+    unary: Float[Array, "N L"],
+    factors: Factors,
+    *,
+    log_partition: Float[Array, ""],
+    temperature: Float[Array, ""] | float = 1.0,
+) -> Float[Array, ""]:
+    """``F(x) / temperature - log Z`` of one assignment, for a log-partition function that is known.
+
+    Args:
+      graph, states, unary, factors: as for :func:`score`.
+      log_partition: at this temperature: of an exact engine; or an upper bound by
+        :mod:`gasn_jax.structured.belief_propagation`, which makes this a lower bound.
+      temperature: epsilon > 0.
+
+    Returns:
+      Scalar, ``-inf`` for what :func:`score` forbids. Trees, chains and grids have a ``log_prob``
+      of their own, which does not cancel where scores are large.
+    """
+    value = score(graph, states, unary, factors)
+    possible = value != -jnp.inf
+    value = jnp.where(possible, value, 0.0) / temperature - log_partition
+    return jnp.where(possible, value, -jnp.inf)
+
+
 def clamp(unary: Float[Array, "N L"], evidence: Int[Array, "N"]) -> Float[Array, "N L"]:
     """Unary potentials in which observed variables keep their observed state only.
 
@@ -244,6 +283,8 @@ def pairwise_potentials(
 
 def check_shapes(graph: FactorGraph, unary: ArrayLike, factors: Sequence[ArrayLike]) -> None:
     """Raises ``ValueError`` naming the potentials whose shape is not the graph's."""
+    if not isinstance(factors, (tuple, list)):
+        raise ValueError(f"factors must be a tuple of arrays, got {type(factors).__name__}")
     wanted = {"unary": (graph.num_variables, graph.num_states)}
     wanted |= {f"factors[{i}]": shape for i, shape in enumerate(graph.factor_shapes)}
     if len(factors) != len(graph.factors):
@@ -254,6 +295,12 @@ def check_shapes(graph: FactorGraph, unary: ArrayLike, factors: Sequence[ArrayLi
     for (name, shape), array in zip(wanted.items(), (unary, *factors), strict=True):
         if jnp.shape(array) != shape:
             raise ValueError(f"{name} must have shape {shape}, got {jnp.shape(array)}")
+
+
+def is_valid(unary: Float[Array, "N L"], factors: Sequence[Array]) -> Bool[Array, ""]:
+    """Whether no potential is NaN or ``+inf``; for compiled code, see :func:`check_values`."""
+    bad = [jnp.any(jnp.isnan(x) | (x == jnp.inf)) for x in map(jnp.asarray, (unary, *factors))]
+    return ~jnp.any(jnp.stack(bad))
 
 
 def check_values(graph: FactorGraph, unary: ArrayLike, factors: Sequence[ArrayLike]) -> None:
@@ -282,8 +329,11 @@ def save(path: str | os.PathLike, graph: FactorGraph, unary: ArrayLike, factors:
       path: without a suffix; its folder must exist.
       graph: the structure.
       unary, factors: the potentials, see the module; their dtypes are kept.
+
+    Raises:
+      ValueError: as :func:`check_values`; nothing is written then.
     """
-    check_shapes(graph, unary, factors)
+    check_values(graph, unary, factors)
     sizes = {"num_variables": graph.num_variables, "num_states": graph.num_states}
     description = {"format": _FORMAT, **sizes, "arities": list(graph.arities)}
     arrays: dict[str, Any] = {"unary": np.asarray(unary)}
@@ -301,7 +351,8 @@ def load(
 
     Raises:
       FileNotFoundError: if one of the two files is missing.
-      ValueError: if one is damaged, of another format, or holds no factor graph; one line.
+      ValueError: if one is damaged, of another format, or holds no factor graph, or a NaN or
+        ``+inf`` among the potentials; one line.
     """
     json_path, npz_path = _with_suffix(path, ".json"), _with_suffix(path, ".npz")
     try:
@@ -318,7 +369,7 @@ def load(
                 factors = tuple(arrays[f"factors_{arity}"] for arity in arities)
                 unary = arrays["unary"]
         graph = FactorGraph(description["num_variables"], description["num_states"], variables)
-        check_shapes(graph, unary, factors)
+        check_values(graph, unary, factors)
     except (ValueError, KeyError, TypeError, zipfile.BadZipFile, EOFError) as error:
         raise ValueError(f"{path}: no factor graph: {' '.join(str(error).split())}") from error
     return graph, unary, factors
@@ -334,11 +385,12 @@ def _checked(rows: np.ndarray, num_variables: int) -> Int[np.ndarray, "F arity"]
         raise ValueError(f"factors must have shape [F, 2..4], got {list(rows.shape)}")
     if len(rows) and not np.issubdtype(rows.dtype, np.integer):
         raise ValueError(f"factors must be integers, got {rows.dtype}")
+    kind = f"(of {rows.shape[1]} variables)"
     outside = (rows < 0) | (rows >= num_variables)
     if outside.any():
         number = int(np.argmax(outside.any(axis=1)))
         raise ValueError(
-            f"factor {number} must join variables in 0..{num_variables - 1}, "
+            f"factor {number} {kind} must join variables in 0..{num_variables - 1}, "
             f"got {tuple(rows[number].tolist())}"
         )
     ordered = np.sort(rows, axis=1)
@@ -346,14 +398,15 @@ def _checked(rows: np.ndarray, num_variables: int) -> Int[np.ndarray, "F arity"]
     if twice.any():
         number = int(np.argmax(twice))
         raise ValueError(
-            f"factor {number} must name each variable once, got {tuple(rows[number].tolist())}"
+            f"factor {number} {kind} must name each variable once, "
+            f"got {tuple(rows[number].tolist())}"
         )
     order = np.lexsort(ordered.T)
     same = (ordered[order[1:]] == ordered[order[:-1]]).all(axis=1)
     if same.any():
         first, second = sorted(order[np.argmax(same) :][:2].tolist())
         raise ValueError(
-            f"factor {second} must join other variables than factor {first}, "
+            f"factor {second} {kind} must join other variables than factor {first}, "
             f"got {tuple(rows[second].tolist())} and {tuple(rows[first].tolist())}"
         )
     rows = np.array(rows, np.int32, order="C")

@@ -45,7 +45,8 @@ class Best(NamedTuple):
     Attributes:
       states: [N] int32; -1 if no possible assignment was found.
       score: of the states; ``-inf`` if none was found.
-      bound: no assignment scores more; ``-inf`` if messages show that none is possible.
+      bound: no assignment scores more; ``-inf`` if messages show that none is possible, NaN if a
+        potential is NaN or ``+inf``.
       certified: whether score and bound agree: up to the tolerance, the states are the best.
       converged: whether the messages of the last stage stood still.
     """
@@ -92,7 +93,8 @@ def argmax(
     counting = countings.convex(graph) if counting is None else counting
     solver = fixed_point.Solver(num_steps=200) if solver is None else solver
     plan = schedules.plan(graph, solver.schedule == "coloured")
-    potentials = lax.stop_gradient((unary, factors))
+    potentials = _precise(unary, factors)
+    valid = graphs.is_valid(*potentials)
     model = belief_propagation.to_model(graph, *potentials, counting)
     epsilons = _mean_range(model) * jnp.asarray(stages, model.unary.dtype)
 
@@ -119,8 +121,8 @@ def argmax(
     best = Best(nobody, none, -none, jnp.bool_(False), jnp.bool_(False))
     start = jnp.zeros((graph.num_states, plan.whole.stop), model.unary.dtype)
     (_, best), _ = lax.scan(stage, (start, best), epsilons)
-    certified = _agree(best.score, best.bound, tolerance * _mean_range(model))
-    return best._replace(certified=certified)
+    certified = _agree(best.score, best.bound, tolerance * _mean_range(model)) & valid
+    return best._replace(bound=jnp.where(valid, best.bound, jnp.nan), certified=certified)
 
 
 def max_product(
@@ -147,7 +149,8 @@ def max_product(
     if solver is None:
         solver = fixed_point.Solver(schedule="parallel", damping=0.5)
     plan = schedules.plan(graph, solver.schedule == "coloured")
-    potentials = lax.stop_gradient((unary, factors))
+    potentials = _precise(unary, factors)
+    valid = graphs.is_valid(*potentials)
     model = belief_propagation.to_model(graph, *potentials, counting)
     sent, _, residual = fixed_point.iterate(
         plan, solver, model, sweeps.initial(plan, model), hard=True
@@ -156,8 +159,16 @@ def max_product(
     states = jnp.argmax(scores, axis=0).astype(jnp.int32)
     score, bound = graphs.score(graph, states, *potentials), free_energy.bound(plan, model, sent)
     states = jnp.where(score > -jnp.inf, states, -1)
-    certified = _agree(score, bound, _TOLERANCE * _mean_range(model))
+    certified = _agree(score, bound, _TOLERANCE * _mean_range(model)) & valid
+    bound = jnp.where(valid, bound, jnp.nan)
     return Best(states, score, bound, certified, residual <= solver.tolerance), scores.T
+
+
+def _precise(unary, factors) -> tuple[Array, graphs.Factors]:
+    """The potentials as constants, of float32 at least: scores are compared with the bound."""
+    dtype = jnp.promote_types(jnp.result_type(unary, *factors, float), jnp.float32)
+    first, *others = (lax.stop_gradient(jnp.asarray(x, dtype)) for x in (unary, *factors))
+    return first, tuple(others)
 
 
 def _agree(score, bound, slack):

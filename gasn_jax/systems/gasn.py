@@ -144,6 +144,7 @@ class GASNState(NamedTuple):
       generator_optimizer: its optax state.
       discriminator_optimizer: its optax state.
       average: running mean of ``generator``, which samples are drawn with.
+      worst: of all steps so far, the lowest ``converged`` and highest ``gradient_residual``, [2].
     """
 
     generator: Params
@@ -151,6 +152,7 @@ class GASNState(NamedTuple):
     generator_optimizer: Any
     discriminator_optimizer: Any
     average: Params
+    worst: Float[Array, "2"]
 
 
 def init(config: GASNConfig, key: Key[Array, ""]) -> GASNState:
@@ -168,6 +170,7 @@ def init(config: GASNConfig, key: Key[Array, ""]) -> GASNState:
         discriminator_optimizer=_optimizer(config, config.discriminator_rate).init(discriminator),
         # A copy: a training loop may donate the state's buffers, each of them once.
         average=jax.tree.map(jnp.copy, generator),
+        worst=jnp.array([1.0, 0.0]),
     )
 
 
@@ -187,7 +190,9 @@ def train_step(
       ``real_probability`` and ``fake_probability`` (mean D of both kinds). Of inference by belief
       propagation, ``converged`` is the share of examples whose beliefs did, and
       ``gradient_residual`` the largest relative residual of the linear systems behind their
-      gradients; 1 and 0 if inference is exact.
+      gradients; 1 and 0 if inference is exact. ``lowest_converged`` and
+      ``highest_gradient_residual`` are those of all steps so far, lest one goes unseen between two
+      lines of a log.
     """
     real = jax.nn.one_hot(batch.states, config.engine.num_states)
     fake, pull_back, converged = jax.vjp(
@@ -217,10 +222,18 @@ def train_step(
         state.generator,
     )
     average = optax.incremental_update(generator, state.average, 1.0 - config.average_decay)
-    return (
-        GASNState(generator, discriminator, generator_optimizer, discriminator_optimizer, average),
-        metrics | {"converged": converged, "gradient_residual": jnp.max(residuals)},
+    residual = jnp.max(residuals)
+    worst = jnp.minimum(converged, state.worst[0]), jnp.maximum(residual, state.worst[1])
+    state = GASNState(
+        *(generator, discriminator, generator_optimizer, discriminator_optimizer, average),
+        worst=jnp.stack(worst),
     )
+    return state, metrics | {
+        "converged": converged,
+        "gradient_residual": residual,
+        "lowest_converged": worst[0],
+        "highest_gradient_residual": worst[1],
+    }
 
 
 def potentials(

@@ -426,6 +426,24 @@ def test_what_has_not_converged_says_so():
     assert early > 10
 
 
+def test_damping_does_not_make_a_move_look_small():
+    structure, unary, factors = ising(4, 0.3, seed=0)
+    options = dict(counting=counting.bethe(structure))
+    start = solve(structure, unary, factors, solver=bp.Solver(num_steps=3), **options).messages
+    one = dict(num_steps=1, schedule="parallel", acceleration=0, tolerance=1e-3)
+    residuals = []
+    for damping in (0.0, 0.99):
+        solver = bp.Solver(damping=damping, **one)
+        run = functools.partial(solve, structure, unary, factors, messages=start, **options)
+        result = run(solver=solver)
+        unrolled = run(solver=dataclasses.replace(solver, gradient="unrolled"))
+        np.testing.assert_allclose(unrolled.residual, result.residual, rtol=1e-3)
+        assert not result.converged
+        residuals.append(result.residual)
+    # Relative to sizes before or after the move, so about.
+    np.testing.assert_allclose(residuals[1], residuals[0], rtol=0.3)
+
+
 def test_a_front_of_impossible_states_is_a_move():
     """It travels along a chain from its first variable; messages elsewhere stand still."""
     structure = graph.chain(12, 2)
@@ -458,6 +476,16 @@ def test_a_gradient_tells_how_far_its_linear_system_was_solved():
     assert solve(structure, unary, factors, solver=solver, **options).converged
     assert small < 1e-9 and large > 0.01
     assert worst(rough, solved) > 1e3 * small
+
+    # Alone it tells the same, and so it does of cotangents whose squares are no numbers.
+    def scaled(probe, size):
+        function = product(structure, solver=solver, probe=probe, **options)
+        return size * function(unary.astype(jnp.float32), (factors[0].astype(jnp.float32),))
+
+    alone = jax.jit(jax.grad(scaled))
+    np.testing.assert_allclose(alone(jnp.float32(0), 1.0), large, rtol=1e-2)
+    for size in (1e-25, 1e25):
+        np.testing.assert_allclose(alone(jnp.float32(0), size), large, rtol=1e-2)
     # It has no effect, and exact derivatives nothing to tell.
     values = [
         product(structure, solver=solver, probe=p, **options)(unary, factors) for p in (0.0, 9.0)

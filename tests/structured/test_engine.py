@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from gasn_jax.structured import belief_propagation, chain, engine, graph, grid, tree
+from gasn_jax.structured import belief_propagation, chain, counting, engine, graph, grid, tree
 
 GRID = graph.grid(2, 3, 2)
 ENGINES = {
@@ -115,6 +115,51 @@ def test_what_is_impossible_is_not_drawn():
     assert np.all(found.states >= 0) and found.reliable
 
 
+@pytest.mark.parametrize("name", ENGINES)
+@pytest.mark.parametrize("bad", [jnp.nan, jnp.inf])
+def test_nothing_is_reliable_of_scores_that_are_no_scores(name, bad):
+    model = ENGINES[name]
+    unary, pairwise = potentials(model)
+    for scores in ((unary.at[1, 0].set(bad), pairwise), (unary, pairwise.at[0, 1, 1].set(bad))):
+        assert not model.marginals(*scores).converged
+        assert not model.argmax(*scores).reliable
+        assert not model.sample(jax.random.key(0), *scores).reliable
+
+
+@pytest.mark.parametrize("name", ["tree_reweighted", "convex", "bethe"])
+def test_loopy_takes_the_free_energy_of_choice(name):
+    model = engine.Loopy(GRID, free_energy=name)
+    unary, pairwise = potentials(model)
+    numbers = getattr(counting, name)(GRID)
+    options = dict(counting=numbers, solver=model.solver)
+    wanted = belief_propagation.marginals(GRID, unary, (pairwise,), **options)
+    np.testing.assert_array_equal(model.marginals(unary, pairwise).unary, wanted.unary)
+
+
+def test_conditioning_tells_how_many_of_its_runs_did_not_converge():
+    """Free beliefs that converge say nothing of conditioned ones; enough sweeps settle all."""
+    structure, signs = graph.grid(4, 4, 2), np.array([-1.0, 1.0])
+    rng = np.random.default_rng(0)
+    unary = jnp.asarray(2 * rng.normal(size=(16, 1)) * signs, jnp.float32)
+    pairwise = jnp.asarray(rng.normal(size=(24, 1, 1)) * np.outer(signs, signs), jnp.float32)
+
+    def share(num_steps):
+        solver = belief_propagation.Solver(num_steps=num_steps, acceleration=0)
+        model = engine.Loopy(structure, solver=solver)
+
+        def first(probe):
+            found = engine.marginals(model, unary, pairwise, gradient="conditioning", probe=probe)
+            return found.unary[0, 0], found.converged
+
+        (slope, converged) = jax.jit(jax.grad(first, has_aux=True))(0.0)
+        return float(slope), bool(converged)
+
+    runs = {num_steps: share(num_steps) for num_steps in (*range(4, 40, 4), 1000)}
+    assert runs[1000] == (0.0, True)
+    assert any(slope > 0 and converged for slope, converged in runs.values())
+    assert all(0 <= slope <= 1 for slope, _ in runs.values())
+
+
 def test_engines_are_static_and_say_when_they_did_not_converge():
     assert hash(engine.Loopy(graph.grid(4, 4, 2))) == hash(engine.Loopy(graph.grid(4, 4, 2)))
     hasty = belief_propagation.Solver(num_steps=2, acceleration=0)
@@ -131,6 +176,10 @@ def test_engines_are_static_and_say_when_they_did_not_converge():
         (lambda: engine.Chain(0, 2), "num_variables must be >= 1, got 0"),
         (lambda: engine.Tree(GRID), "cycle"),
         (lambda: engine.Loopy(GRID, num_sweeps=0), "num_sweeps must be >= 1, got 0"),
+        (
+            lambda: engine.Loopy(GRID, free_energy="kikuchi"),
+            "free_energy must be one of tree_reweighted, convex, bethe, got 'kikuchi'",
+        ),
         (lambda: engine.Grid(graph.grid(13, 13, 2), 13), "which must have at most 4096 states"),
         (
             lambda: engine.Loopy(graph.from_regions(3, 2, [(0, 1, 2)])),

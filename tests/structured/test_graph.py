@@ -97,18 +97,32 @@ def test_a_hundred_thousand_factors_take_milliseconds():
         (lambda: graph.from_edges(2, 0, []), "num_states must be >= 1, got 0"),
         (
             lambda: graph.from_edges(3, 2, [(0, 1), (1, 3)]),
-            r"factor 1 must join variables in 0\.\.2, got \(1, 3\)",
+            r"factor 1 \(of 2 variables\) must join variables in 0\.\.2, got \(1, 3\)",
         ),
-        (lambda: graph.from_edges(3, 2, [(0, 1), (-1, 2)]), r"factor 1 must join .* got \(-1, 2\)"),
+        (
+            lambda: graph.from_edges(3, 2, [(0, 1), (-1, 2)]),
+            r"factor 1 \(of 2 variables\) must join .* got \(-1, 2\)",
+        ),
         (
             lambda: graph.from_edges(3, 2, [(0, 1), (2, 2)]),
-            r"factor 1 must name each variable once, got \(2, 2\)",
+            r"factor 1 \(of 2 variables\) must name each variable once, got \(2, 2\)",
         ),
         (
             lambda: graph.from_edges(4, 2, [(2, 3), (0, 1), (1, 2), (1, 0)]),
-            r"factor 3 must join other variables than factor 1, got \(1, 0\) and \(0, 1\)",
+            r"factor 3 \(of 2 variables\) must join other variables than factor 1, "
+            r"got \(1, 0\) and \(0, 1\)",
         ),
         (lambda: graph.from_edges(3, 2, [(0.0, 1.0)]), "factors must be integers, got float64"),
+        (
+            lambda: graph.from_edges(6, 2, [(0, 1, 2), (3, 4, 5)]),
+            r"edges must have shape \[F, 2\], got \[2, 3\]",
+        ),
+        (
+            lambda: graph.from_edges(6, 2, [0, 1, 2, 3]),
+            r"edges must have shape \[F, 2\], got \[4\]",
+        ),
+        (lambda: graph.from_edges(6, 2, [(0, 1), (2,)]), "or uneven rows"),
+        (lambda: graph.grid(-1, -3, 2), "height and width must be >= 1, got -1 and -3"),
         (
             lambda: graph.from_regions(6, 2, [(0, 1), (0, 1, 2, 3, 4)]),
             r"region 1 must join 2 to 4 variables, got \(0, 1, 2, 3, 4\)",
@@ -126,7 +140,10 @@ def test_a_hundred_thousand_factors_take_milliseconds():
             lambda: graph.tree(2, [1, 2, 0, -1]),
             "parents must not form a cycle, variable 0 never meets",
         ),
-        (lambda: graph.tree(2, [-1, 7]), r"factor 0 must join variables in 0\.\.1, got \(7, 1\)"),
+        (
+            lambda: graph.tree(2, [-1, 7]),
+            r"factor 0 \(of 2 variables\) must join variables in 0\.\.1, got \(7, 1\)",
+        ),
     ],
 )
 def test_what_is_no_graph_is_refused(build, message):
@@ -246,3 +263,31 @@ def test_the_oracle_takes_any_graph():
         lambda states: graph.score(structure, states, unary, factors), [2] * 4
     )
     np.testing.assert_allclose(got, np.logaddexp.reduce(scores), rtol=1e-5)
+
+
+def test_log_prob_is_the_score_less_the_log_partition_function():
+    structure = graph.from_regions(4, 2, [(0, 1), (1, 2, 3)])
+    rng = np.random.default_rng(0)
+    unary = jnp.asarray(rng.normal(size=(4, 2)))
+    factors = tuple(jnp.asarray(rng.normal(size=shape)) for shape in structure.factor_shapes)
+    factors = (factors[0].at[0, 1, 1].set(-jnp.inf), factors[1])
+    states = np.array(list(itertools.product(range(2), repeat=4)))
+    scores = np.array([graph.score(structure, x, unary, factors) for x in states]) / 0.5
+    log_z = np.logaddexp.reduce(scores)
+    options = dict(log_partition=log_z, temperature=0.5)
+    got = jax.vmap(lambda x: graph.log_prob(structure, x, unary, factors, **options))(states)
+    np.testing.assert_allclose(got, scores - log_z, rtol=1e-5)
+    assert np.sum(np.isneginf(got)) == 4
+    slope = jax.grad(lambda u: graph.log_prob(structure, states[-1], u, factors, **options))(unary)
+    np.testing.assert_array_equal(slope, 0.0)  # forbidden
+
+
+def test_files_hold_scores_and_factors_are_a_tuple(tmp_path):
+    structure = graph.grid(2, 2, 2)
+    unary, factors = np.zeros((4, 2)), (np.zeros((4, 2, 2)),)
+    unary[1, 0] = np.nan
+    with pytest.raises(ValueError, match="got nan for variable 1"):
+        graph.save(tmp_path / "model", structure, unary, factors)
+    assert not list(tmp_path.iterdir())
+    with pytest.raises(ValueError, match="factors must be a tuple of arrays, got ndarray"):
+        graph.check_shapes(structure, unary, factors[0])

@@ -165,3 +165,29 @@ def test_bad_input():
             relaxation.argmax(GRID, unary, factors, temperatures=wrong)
     with pytest.raises(ValueError, match=r"unary must have shape \(9, 2\), got \(8, 2\)"):
         relaxation.max_product(GRID, unary[1:], factors)
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+@pytest.mark.parametrize("place", ["unary", "factors"])
+def test_nothing_is_certified_of_scores_that_are_no_scores(bad, place):
+    structure = graph.grid(3, 3, 2)
+    rng = np.random.default_rng(0)
+    unary, table = rng.normal(size=(9, 2)), rng.normal(size=(12, 2, 2))
+    (unary if place == "unary" else table)[0, 0] = bad
+    unary, factors = jnp.asarray(unary, jnp.float32), (jnp.asarray(table, jnp.float32),)
+    for best in (
+        relaxation.argmax(structure, unary, factors),
+        relaxation.max_product(structure, unary, factors)[0],
+    ):
+        assert not best.certified and np.isnan(best.bound)
+
+
+def test_scores_of_half_precision_are_not_above_the_bound():
+    structure, rng = graph.grid(4, 4, 2), np.random.default_rng(0)
+    run = jax.jit(jax.vmap(lambda u, t: relaxation.argmax(structure, u, (t,))))
+    unary = jnp.asarray(3 * rng.normal(size=(20, 16, 2)), jnp.bfloat16)
+    tables = jnp.asarray(rng.normal(size=(20, 24, 2, 2)), jnp.bfloat16)
+    best = run(unary, tables)
+    assert np.all(best.score <= best.bound + 1e-4) and np.mean(best.certified) > 0.8
+    single = run(unary.astype(jnp.float32), tables.astype(jnp.float32))
+    np.testing.assert_array_equal(best.states, single.states)

@@ -420,6 +420,12 @@ def test_what_did_not_converge_is_in_the_metrics():
     state, batch = problem(config)
     metrics = step(config, state, batch, KEY)[1]
     assert metrics["converged"] < 1 and 0 < metrics["gradient_residual"] < 1e-5
+    # Nor does it go unseen between two lines of a log.
+    state = state._replace(worst=jnp.array([0.0, 0.5]))
+    metrics = step(config, state, batch, KEY)[1]
+    assert metrics["lowest_converged"] == 0 and metrics["highest_gradient_residual"] == 0.5
+    after, metrics = step(config, state._replace(worst=jnp.array([1.0, 0.0])), batch, KEY)
+    assert tuple(after.worst) == (metrics["converged"], metrics["gradient_residual"])
     assert not np.all(sample(config, state.generator, KEY, batch.lengths).reliable)
 
 
