@@ -10,31 +10,31 @@ real data set that the paper's conclusion announces.
 
 How far the distributions of four statistics are from those of the 128 held-out masks (Wasserstein
 distance: of the share of horse pixels, the pairs of neighbours that differ, the connected pieces,
-the holes), the error of pixel means, and milliseconds of a training step: mean and standard
-deviation over 3 seeds, 256 masks each. On the last line are the training masks, the floor:
+the holes), the error of pixel means, and milliseconds of a training step on one CPU core: mean and
+standard deviation over 3 seeds, 256 masks each. On the last line are the training masks, the floor:
 
 |                         | area      | boundary | pieces   | holes   | means     | step |
 |-------------------------|-----------|----------|----------|---------|-----------|------|
-| grid                    | .017±.003 | 50±6     | 8.7±0.2  | 3.4±0.5 | .034±.002 | 118  |
-| no structure            | .016±.002 | 66±1     | 11.2±0.5 | 5.0±0.3 | .031±.002 | 45   |
-| grid, marginals         | .015±.004 | 5±3      | 2.2±0.3  | 2.5±0.7 | .034±.003 | 268  |
-| no structure, marginals | .014±.003 | 5±0      | 2.2±0.2  | 0.5±0.4 | .032±.001 | 38   |
-| grid, marg., MAP        | .015±.003 | 7±3      | 1.5±0.3  | 0.9±0.2 | .034±.003 |      |
-| no structure, marg. MAP | .015±.003 | 18±2     | 0.5±0.1  | 0.4±0.0 | .033±.000 |      |
+| grid                    | .017±.003 | 50±6     | 8.7±0.2  | 3.4±0.5 | .034±.002 | 119  |
+| no structure            | .013±.001 | 68±3     | 11.0±0.4 | 5.1±0.6 | .032±.001 | 44   |
+| grid, marginals         | .015±.003 | 8±3      | 2.5±0.1  | 2.6±0.1 | .033±.001 | 202  |
+| no structure, marginals | .014±.002 | 12±1     | 3.2±0.3  | 1.1±0.0 | .033±.000 | 41   |
+| grid, marg., MAP        | .014±.003 | 6±1      | 1.6±0.1  | 0.8±0.2 | .033±.001 |      |
+| no structure, marg. MAP | .014±.002 | 15±1     | 0.5±0.1  | 0.4±0.0 | .034±.000 |      |
 | training masks          | .007      | 4        | 0.1      | 0.1     | .029      |      |
 
 What helped most is to show the discriminator the beliefs, as the paper does: it then teaches the
-generator to be sure, and samples have outlines as long as real ones. Of samples, pairwise scores
-repair a quarter of the ragged outlines and stray pixels; where beliefs are nearly certain there is
-little left for them to do, but best assignments (MAP) keep an outline as long as real ones with
-them, and too short a one without. They cost three to seven times the step. What did not help: the
-faster rate for generators that are judged by their marginals (0.001: in 3 runs of 6 pixels became
-certain too early, wrong ones too, and stayed so), hence `marginals_generator_rate`.
+generator to be sure, and samples have outlines nearly as long as real ones. Of samples, pairwise
+scores repair a quarter of the ragged outlines and stray pixels; beside beliefs they still bring
+outlines nearer to real ones, most of all those of best assignments (MAP), but leave more holes. They
+cost three to five times the step. What did not help: a faster rate for generators that are judged
+by their marginals (0.001: in 3 runs of 6 pixels became certain too early, wrong ones too, and
+stayed so), and a slower one (0.0002).
 
-Settings were tried on the validation part, with one seed and 1000 steps: R1 weights 10 and 30 and
-generator rates 0.0003 and 0.001 for the grid; those of the grid serve all others. In the grid's
-runs 97 % or more of the samples start from beliefs that converged (`reliable` in `study.csv`).
-Time: 70 minutes on 2 CPU cores.
+Settings were chosen for each arm on the validation part, one seed and 1000 steps each: R1 weights 10
+and 30, generator rates 0.0003 and 0.001 for samples and 0.0002 and 0.0005 for marginals. In the
+grid's runs 97 % or more of the samples start from beliefs that converged (`reliable` in
+`study.csv`). Time: 50 minutes on one CPU core.
 
 Files: `study.csv`, `study.png` (samples of the first seed), and the folders of the runs.
 """
