@@ -27,9 +27,9 @@ What helped most is to show the discriminator the beliefs, as the paper does: it
 generator to be sure, and samples have outlines nearly as long as real ones. Of samples, pairwise
 scores repair a quarter of the ragged outlines and stray pixels; beside beliefs they still bring
 outlines nearer to real ones, most of all those of best assignments (MAP), but leave more holes.
-They cost three to five times the step. What did not help: a faster rate for generators that are judged
-by their marginals (0.001: in 3 runs of 6 pixels became certain too early, wrong ones too, and
-stayed so), and a slower one (0.0002).
+They cost three to five times the step. What did not help: a faster rate for generators that are
+judged by their marginals (0.001: in 3 runs of 6 pixels became certain too early, wrong ones too,
+and stayed so), and a slower one (0.0002).
 
 Settings were chosen for each arm on the validation part, one seed and 1000 steps each: R1 weights
 10 and 30, generator rates 0.0003 and 0.001 for samples and 0.0002 and 0.0005 for marginals. In the
