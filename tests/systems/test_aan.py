@@ -163,6 +163,7 @@ def test_a_walk_starts_at_the_features_of_its_image(visible):
         aan.walk(change(config, memory="uniform"), state, KEY, images[0], num_steps=4)
 
 
+@pytest.mark.slow
 def test_the_memory_learns_the_features_and_the_generator_both_kinds_of_images():
     """Without the entropy's weight memory and generator collapse to one of them."""
     config = aan.AANConfig(
