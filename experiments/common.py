@@ -24,7 +24,6 @@ Codes 2 and up come with one line on stderr and no traceback.
 import dataclasses
 import difflib
 import errno
-import functools
 import inspect
 import logging
 import re
@@ -101,11 +100,8 @@ def _parse_mode(argv, default, main_fn, sample_fn):
         sys.exit(_say(f"bad config: {error}", _BAD_FLAG))
     except RunError as error:
         sys.exit(_say(error, error.exit_code))
-    return functools.partial(_sample, sample_fn, count.value, seed.value), config, workdir.value
-
-
-def _sample(sample_fn, count, seed, config, workdir):
-    return sample_fn(config, workdir, count, seed)
+    number, seed = count.value, seed.value
+    return lambda *run: sample_fn(*run, number, seed), config, workdir.value
 
 
 def _of_run(directory: str, default: Config) -> Config:

@@ -118,12 +118,12 @@ class Chain:
         states = chains.sample(
             key, unary, pairwise, num_samples=1, temperature=temperature, length=length
         )
-        return Found(states[0], graphs.is_valid(unary, (pairwise,)))
+        return Found(states[0], _is_valid(unary, pairwise, length))
 
     def argmax(self, unary, pairwise, *, length: Length = None) -> Found:
         """The best states."""
         states, _ = chains.argmax(unary, pairwise, length=length)
-        return Found(states, graphs.is_valid(unary, (pairwise,)))
+        return Found(states, _is_valid(unary, pairwise, length))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -417,3 +417,12 @@ _by_matrix.defvjp(_by_matrix_forward, _by_matrix_backward)
 
 def _known(beliefs):
     return ~jnp.any(jnp.isnan(beliefs))
+
+
+def _is_valid(unary, pairwise, length):
+    """Whether the scores of a chain are scores, whatever stands in its padding."""
+    if length is not None:
+        inside = jnp.arange(unary.shape[0]) < length
+        unary = jnp.where(inside[:, None], unary, 0)
+        pairwise = jnp.where(inside[1:, None, None], pairwise, 0)
+    return graphs.is_valid(unary, (pairwise,))

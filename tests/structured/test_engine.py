@@ -126,6 +126,19 @@ def test_nothing_is_reliable_of_scores_that_are_no_scores(name, bad):
         assert not model.sample(jax.random.key(0), *scores).reliable
 
 
+def test_what_stands_in_the_padding_is_no_score():
+    model = ENGINES["chain"]
+    unary, pairwise = potentials(model)
+    scores = unary.at[-1].set(jnp.nan), pairwise.at[-1].set(jnp.inf)
+    length = model.num_variables - 1
+    assert model.marginals(*scores, length=length).converged
+    for found in (
+        model.argmax(*scores, length=length),
+        model.sample(jax.random.key(0), *scores, length=length),
+    ):
+        assert found.reliable and found.states[-1] == -1 and np.all(found.states[:-1] >= 0)
+
+
 @pytest.mark.parametrize("name", ["tree_reweighted", "convex", "bethe"])
 def test_loopy_takes_the_free_energy_of_choice(name):
     model = engine.Loopy(GRID, free_energy=name)
