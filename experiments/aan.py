@@ -1,9 +1,10 @@
 """An associative adversarial network learns images: its samples, and its memory's Gibbs chains.
 
-    python -m experiments.aan --workdir=DIR [--config.dataset=mnist|faces]
+    python -m experiments.aan --workdir=DIR [--config.dataset=mnist|faces|celeba]
 
-learns MNIST (28x28) or the faces of LFW parts (32x32, in colour; they stand in for CelebA). The
-networks are narrower than the paper's, so that two CPU cores train them: its widths are
+learns MNIST (28x28), the faces of LFW parts (32x32, in colour; they stand in for CelebA), or CelebA
+itself (64x64) where it is at hand. The networks are narrower than the paper's, so that two cores of
+a CPU train them: its widths are
 `--config.channels="(64, 128, 256, 512)" --config.hidden="(500, 500)" --config.batch_size=256`, and
 four layers need images of a multiple of 16 pixels.
 
@@ -19,14 +20,11 @@ ended), `walk.png` (Figure 3: rows start at real images, columns are Gibbs steps
 import dataclasses
 import functools
 import os
-from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
-from experiments import common
-from gasn_jax.data import lfw_parts, mnist
+from experiments import common, images
 from gasn_jax.systems import aan
 from gasn_jax.training import loop, pictures, workdir
 from gasn_jax.training.errors import require
@@ -38,11 +36,13 @@ _WALKS, _WALK_STEPS, _COLUMNS = 10, 10, 10
 class Config(loop.LoopConfig):
     num_steps: int = 10_000
     checkpoint_every: int = 1000
-    # What to learn: mnist, or faces.
+    # What to learn: mnist, faces, or celeba.
     dataset: str = "mnist"
-    # Folder that holds mnist/ and lfw_parts/; empty for the environment variable GASN_DATA, then
-    # ../shared/data.
+    # Folder that holds mnist/, lfw_parts/ or celeba/; empty for the environment variable GASN_DATA,
+    # then ../shared/data.
     data_dir: str = ""
+    # Whether images of celeba that cannot be read are left out, and named, instead of refused.
+    skip_bad_images: bool = False
     # Real images, as many generated ones, and chains of the memory, in each step.
     batch_size: int = 64
     # What the generator paints from: rbm, or uniform noise of the same size (the baseline).
@@ -62,6 +62,8 @@ class Config(loop.LoopConfig):
     channels: tuple[int, ...] = (32, 64)
     # Widths of the discriminator's layers after the features.
     hidden: tuple[int, ...] = (128,)
+    # Whether what the features receive has mean 0 and variance 1 over the real images.
+    normalised: bool = True
     # The generator's loss: non_saturating, or saturating (Equation 1).
     loss: str = "non_saturating"
     # Weight of the R1 penalty in the discriminator's loss.
@@ -79,8 +81,8 @@ class Config(loop.LoopConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        known = self.dataset in _DATASETS
-        require(known, "dataset", f"one of {', '.join(_DATASETS)}", self.dataset)
+        known = self.dataset in images.DATASETS
+        require(known, "dataset", f"one of {', '.join(images.DATASETS)}", self.dataset)
         for name in ("batch_size", "num_samples", "num_sample_steps"):
             require(getattr(self, name) >= 1, name, ">= 1", getattr(self, name))
         self.system()
@@ -89,20 +91,20 @@ class Config(loop.LoopConfig):
         """Returns the system's config; its ValueError names the field that is out of range."""
         shared = {field.name for field in dataclasses.fields(aan.AANConfig)}
         fields = {name: x for name, x in dataclasses.asdict(self).items() if name in shared}
-        height, width, num_channels = _DATASETS[self.dataset][0]
+        height, width, num_channels = images.DATASETS[self.dataset].shape
         return aan.AANConfig(height, width, num_channels, **fields)
 
 
 def train(config: Config, directory: str) -> aan.AANState:
     """Trains (or restores) the system and writes the files; returns its state."""
     system = config.system()
-    images = load(config)
+    real = load(config)
 
     def batch_fn(data, key):
         return data[jax.random.randint(key, (config.batch_size,), 0, data.shape[0])]
 
     def step_fn(state, batch, key):
-        return aan.train_step(system, state, scaled(batch), key)
+        return aan.train_step(system, state, images.scaled(batch), key)
 
     state = loop.train(
         config,
@@ -110,19 +112,19 @@ def train(config: Config, directory: str) -> aan.AANState:
         init_fn=functools.partial(_init, system, config.batch_size),
         step_fn=step_fn,
         batch_fn=batch_fn,
-        data=images,
+        data=real.train,
         steps_per_call=loop.steps_per_call(convolutions=True),
     )
     samples = draw(config, state, jax.random.key(config.seed))
     np.savez_compressed(os.path.join(directory, "samples.npz"), samples=samples)
-    panels = {"real": as_bytes(scaled(images[: config.num_samples])), "generated": samples}
+    panels = {"real": real.train[: config.num_samples], "generated": samples}
     pictures.save_side_by_side(
         os.path.join(directory, "samples.png"),
-        {name: shown(x) for name, x in panels.items()},
+        {name: images.shown(x) for name, x in panels.items()},
         columns=_COLUMNS,
     )
     if config.memory == "rbm":
-        _save_walk(config, directory, state, images[-_WALKS:])
+        _save_walk(config, directory, state, real.test[:_WALKS])
     _save_ratio(directory)
     return state
 
@@ -139,13 +141,13 @@ def sample(config: Config, directory: str, num_samples: int, seed: int) -> np.nd
     drawn = draw(config, state, jax.random.key(seed))
     np.savez_compressed(os.path.join(directory, "drawn.npz"), samples=drawn)
     path = os.path.join(directory, "drawn.png")
-    pictures.save_image_grid(path, shown(drawn), columns=_COLUMNS)
+    pictures.save_image_grid(path, images.shown(drawn), columns=_COLUMNS)
     return drawn
 
 
-def load(config: Config) -> np.ndarray:
-    """The training images of the config's dataset, uint8 [M, H, W, K]."""
-    return _DATASETS[config.dataset][1](config.data_dir or None)
+def load(config: Config) -> images.Images:
+    """The images of the config's dataset."""
+    return images.DATASETS[config.dataset].load(config.data_dir or None, config.skip_bad_images)
 
 
 def draw(config: Config, state: aan.AANState, key: jax.Array) -> np.ndarray:
@@ -157,73 +159,52 @@ def draw(config: Config, state: aan.AANState, key: jax.Array) -> np.ndarray:
         options = dict(num_gibbs_steps=config.num_sample_steps)
         return aan.sample(system, state, key, config.num_samples, **options)
 
-    return as_bytes(drawn(state, key))
+    return images.as_bytes(drawn(state, key))
 
 
-def scaled(images: Any) -> jax.Array:
-    """Bytes as pixels in [-1, 1]."""
-    return jnp.asarray(images, jnp.float32) / 127.5 - 1.0
+def walk(config: Config, state: aan.AANState, key: jax.Array, starts: np.ndarray) -> aan.Walk:
+    """Ten Gibbs steps from the features of each image, uint8 [M, H, W, K]; leaves [M, 10, ...]."""
+    system = config.system()
+
+    @jax.jit
+    @functools.partial(jax.vmap, in_axes=(None, 0, 0))
+    def walked(state, key, image):
+        return aan.walk(system, state, key, image, num_steps=_WALK_STEPS)
+
+    return walked(state, jax.random.split(key, len(starts)), images.scaled(starts))
 
 
-def as_bytes(images: Any) -> np.ndarray:
-    """Pixels in [-1, 1] as bytes."""
-    return np.asarray(np.rint(127.5 * (np.asarray(images) + 1.0)), np.uint8)
-
-
-def shown(images: np.ndarray) -> np.ndarray:
-    """Bytes [M, H, W, K] as the pictures take them: [M, H, W] if there is one colour."""
-    images = images / 255.0
-    return images[..., 0] if images.shape[-1] == 1 else images
+def ratio(directory: str) -> tuple[np.ndarray, np.ndarray]:
+    """The steps that a run logged, and E[log D(x)] / E[log D(G)] at each (Figure 2)."""
+    lines = workdir.read_metrics(directory)
+    real = np.array([line["real_log_probability"] for line in lines])
+    fake = np.array([line["fake_log_probability"] for line in lines])
+    return np.array([line["step"] for line in lines]), real / fake
 
 
 def _init(system, batch_size, key):
     return aan.init(system, key, batch_size)
 
 
-def _mnist(data_dir):
-    return mnist.load(data_dir).train.images[..., None]
-
-
-def _faces(data_dir):
-    return lfw_parts.load(data_dir).train.images
-
-
-# Shape of an image, and its reader.
-_DATASETS: dict[str, tuple[tuple[int, int, int], Any]] = {
-    "mnist": ((mnist.SIDE, mnist.SIDE, 1), _mnist),
-    "faces": ((lfw_parts.SIDE, lfw_parts.SIDE, 3), _faces),
-}
-
-
-def _save_walk(config, directory, state, images):
+def _save_walk(config, directory, state, starts):
     """Rows: a real image, and what the generator makes of ten Gibbs steps from its features."""
-    system = config.system()
-
-    @jax.jit
-    @functools.partial(jax.vmap, in_axes=(None, 0, 0))
-    def walked(state, key, image):
-        return aan.walk(system, state, key, image, num_steps=_WALK_STEPS).images
-
-    keys = jax.random.split(jax.random.key(config.seed), len(images))
-    steps = as_bytes(walked(state, keys, scaled(images)))
-    rows = np.concatenate([images[:, None], steps], axis=1)
+    steps = images.as_bytes(walk(config, state, jax.random.key(config.seed), starts).images)
+    rows = np.concatenate([starts[:, None], steps], axis=1)
     pictures.save_image_grid(
         os.path.join(directory, "walk.png"),
-        shown(rows.reshape(-1, *rows.shape[2:])),
+        images.shown(rows.reshape(-1, *rows.shape[2:])),
         columns=1 + _WALK_STEPS,
         title="A real image, and ten Gibbs steps from its features",
     )
 
 
 def _save_ratio(directory):
-    lines = workdir.read_metrics(directory)
-    if lines:
-        real = np.array([line["real_log_probability"] for line in lines])
-        fake = np.array([line["fake_log_probability"] for line in lines])
+    steps, values = ratio(directory)
+    if len(steps):
         pictures.save_curves(
             os.path.join(directory, "ratio.png"),
-            np.array([line["step"] for line in lines]),
-            {"E[log D(x)] / E[log D(G)]": real / fake},
+            steps,
+            {"E[log D(x)] / E[log D(G)]": values},
             xlabel="step",
             ylabel="ratio",
         )

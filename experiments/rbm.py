@@ -128,7 +128,7 @@ def train(config: Config, directory: str) -> dict[str, Any]:
         updates, optimizer_state = optimizer.update(found.gradient, state["optimizer"])
         params = cast(rbms.Params, optax.apply_updates(state["params"], updates))
         average = optax.incremental_update(params, state["average"], 1 - config.average_decay)
-        free_energy = jax.vmap(functools.partial(rbms.free_energy, params, rbm))
+        free_energy = jax.vmap(functools.partial(rbms.free_energy, state["params"], rbm))
         metrics = {
             "data_free_energy": jnp.mean(free_energy(batch.astype(jnp.float32))),
             "chain_free_energy": jnp.mean(free_energy(found.chains.v)),
@@ -149,6 +149,8 @@ def train(config: Config, directory: str) -> dict[str, Any]:
         *(len(held_out), evaluation["log_likelihood"], *evaluation["interval"]),
         evaluation["reverse_log_likelihood"],
     )
+    if not evaluation["reliable"]:
+        logging.warning("the interval means little: raise num_ais_chains or num_ais_steps")
     _save_pictures(config, directory, state, held_out)
     return evaluation
 
@@ -158,36 +160,26 @@ def evaluate(
 ) -> dict[str, Any]:
     """The log-likelihood of held-out digits [M, 784] in nats, by both estimates of log Z.
 
-    `interval` is that of the forward estimate: two standard errors of log Z. The mean over the
-    digits is exact. `reverse_log_likelihood` is lower where the estimates of log Z sandwich it.
+    `interval` is that of the forward estimate; the mean over the digits is exact.
     """
-    rbm = config.machine()
-    path = ais.rbm_path(params, rbm, base_bias)
-    betas = jnp.linspace(0.0, 1.0, config.num_ais_steps + 1)
-    forward_key, backward_key = jax.random.split(jax.random.key(config.seed))
-    keys = jax.random.split(forward_key, config.num_ais_chains)
-    starts = jnp.asarray(_spread(held_out, config.num_ais_chains))
-    there, _ = jax.jit(jax.vmap(lambda key: ais.forward(key, path, betas)))(keys)
-    keys = jax.random.split(backward_key, len(starts))
-    back, _ = jax.jit(jax.vmap(lambda key, v: ais.backward(key, path, v, betas)))(keys, starts)
-    forward = ais.estimate(there, path.log_partition)
-    backward = ais.estimate(back, path.log_partition, reverse=True)
+    rbm, key = config.machine(), jax.random.key(config.seed)
+    options = dict(num_chains=config.num_ais_chains, num_steps=config.num_ais_steps)
 
     @jax.jit
-    def mean_free_energy(v):
-        return jnp.mean(jax.vmap(lambda one: rbms.free_energy(params, rbm, one))(v))
+    def likelihood(params, v):
+        return ais.rbm_log_likelihood(key, params, rbm, v, base_visible_bias=base_bias, **options)
 
-    score = -float(mean_free_energy(held_out))
-    value, error = score - float(forward.log_partition), float(forward.standard_error)
+    found = likelihood(params, jnp.asarray(held_out))
     return {
-        "log_likelihood": value,
-        "interval": [value - 2 * error, value + 2 * error],
-        "reverse_log_likelihood": score - float(backward.log_partition),
-        "log_partition": float(forward.log_partition),
-        "reverse_log_partition": float(backward.log_partition),
-        "standard_error": error,
-        "effective_sample_size": float(forward.effective_sample_size),
-        "reverse_effective_sample_size": float(backward.effective_sample_size),
+        "log_likelihood": float(found.log_likelihood),
+        "interval": [float(end) for end in found.interval()],
+        "reverse_log_likelihood": float(found.reverse_log_likelihood),
+        "log_partition": float(found.forward.log_partition),
+        "reverse_log_partition": float(found.backward.log_partition),
+        "standard_error": float(found.forward.standard_error),
+        "effective_sample_size": float(found.forward.effective_sample_size),
+        "reverse_effective_sample_size": float(found.backward.effective_sample_size),
+        "reliable": bool(found.reliable()),
     }
 
 

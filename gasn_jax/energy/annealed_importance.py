@@ -25,12 +25,15 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
-from jaxtyping import Array, Float, Key
+from jaxtyping import Array, Bool, Float, Key
 
 from gasn_jax import numerics
 from gasn_jax.energy import gibbs
 from gasn_jax.energy import rbm as rbms
+
+_FEWEST = 10
 
 
 class Path(NamedTuple):
@@ -54,14 +57,42 @@ class Estimate(NamedTuple):
 
     Attributes:
       log_partition: scalar.
-      standard_error: of ``log_partition``, by the delta method; NaN for a single chain, and not to
-        be trusted where the effective sample size is small.
+      standard_error: of ``log_partition``, by the delta method; NaN for a single chain.
       effective_sample_size: ``(sum w)^2 / sum w^2``, 1..C.
+      reliable: whether the weights are worth at least ten equal ones, without which
+        ``standard_error`` means little: take more chains, or more temperatures.
     """
 
     log_partition: Float[Array, ""]
     standard_error: Float[Array, ""]
     effective_sample_size: Float[Array, ""]
+    reliable: Bool[Array, ""]
+
+
+class Likelihood(NamedTuple):
+    """How likely a machine finds held-out configurations, by two estimates of log Z.
+
+    Attributes:
+      log_likelihood: mean ``log p(v)`` in nats, too high in expectation; its standard error is that
+        of ``forward``.
+      reverse_log_likelihood: the same by reverse annealing from the held-out configurations
+        themselves; too low in expectation if they were samples of the machine.
+      forward, backward: the estimates of log Z.
+    """
+
+    log_likelihood: Float[Array, ""]
+    reverse_log_likelihood: Float[Array, ""]
+    forward: Estimate
+    backward: Estimate
+
+    def interval(self) -> tuple[Float[Array, ""], Float[Array, ""]]:
+        """95 % of ``log_likelihood``, by its standard error."""
+        reach = 1.96 * self.forward.standard_error
+        return self.log_likelihood - reach, self.log_likelihood + reach
+
+    def reliable(self) -> Bool[Array, ""]:
+        """Whether both estimates are."""
+        return self.forward.reliable & self.backward.reliable
 
 
 def forward(
@@ -118,10 +149,12 @@ def estimate(
     variance = jnp.sum((weights - mean) ** 2) / jnp.maximum(count - 1, 1)
     error = jnp.sqrt(variance / count) / mean
     log_mean = total - jnp.log(count)
+    effective_sample_size = jnp.sum(weights) ** 2 / jnp.sum(weights**2)
     return Estimate(
         log_partition=log_partition + (-log_mean if reverse else log_mean),
         standard_error=jnp.where(count > 1, error, jnp.nan),
-        effective_sample_size=jnp.sum(weights) ** 2 / jnp.sum(weights**2),
+        effective_sample_size=effective_sample_size,
+        reliable=effective_sample_size >= _FEWEST,
     )
 
 
@@ -154,6 +187,49 @@ def rbm_path(
         log_partition=-rbms.hidden_free_energy(base, rbm, jnp.zeros(rbm.num_hidden, bias.dtype))
         + rbm.num_hidden * jnp.log(2.0).astype(bias.dtype),
     )
+
+
+def rbm_log_likelihood(
+    key: Key[Array, ""],
+    params: rbms.Params,
+    rbm: rbms.RBM,
+    v: Float[Array, "M V"],
+    *,
+    base_visible_bias: Float[Array, "V"] | None = None,
+    num_chains: int = 100,
+    num_steps: int = 10_000,
+) -> Likelihood:
+    """The mean log-likelihood of held-out configurations, between two estimates.
+
+    Args:
+      key: of the chains.
+      params, rbm: the machine.
+      v: held-out configurations; the reverse chains start at rows spread evenly over them.
+      base_visible_bias: see :func:`rbm_path`.
+      num_chains: forward; and backward, but not more than M.
+      num_steps: temperatures.
+
+    Returns:
+      :class:`Likelihood`; O((num_chains num_steps + M) V H).
+
+    Raises:
+      ValueError: at trace time, for fewer than 1 chain or step, or no configurations.
+    """
+    for name, count in (("num_chains", num_chains), ("num_steps", num_steps), ("M", v.shape[0])):
+        if count < 1:
+            raise ValueError(f"{name} must be >= 1, got {count}")
+    path = rbm_path(params, rbm, base_visible_bias)
+    betas = jnp.linspace(0.0, 1.0, num_steps + 1)
+    forward_key, backward_key = jax.random.split(key)
+    rows = np.linspace(0, v.shape[0] - 1, min(num_chains, v.shape[0])).astype(int)
+    keys = jax.random.split(forward_key, num_chains)
+    there, _ = jax.vmap(lambda key: forward(key, path, betas))(keys)
+    keys = jax.random.split(backward_key, len(rows))
+    back, _ = jax.vmap(lambda key, start: backward(key, path, start, betas))(keys, v[rows])
+    score = -jnp.mean(jax.vmap(lambda one: rbms.free_energy(params, rbm, one))(v))
+    ahead = estimate(there, path.log_partition)
+    reverse = estimate(back, path.log_partition, reverse=True)
+    return Likelihood(score - ahead.log_partition, score - reverse.log_partition, ahead, reverse)
 
 
 def base_rates(rbm: rbms.RBM, data: Float[Array, "M V"], *, smoothing: float = 1.0) -> Array:

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 import flax.linen as nn
 import jax.numpy as jnp
+from jax import lax
 from jaxtyping import Array, Float
 
 from gasn_jax.nn import mlp
@@ -126,24 +127,72 @@ class FeatureCritic(nn.Module):
     ends in a dense layer with tanh; C is an MLP. A 3x3 convolution of a halved image sees 6x6
     pixels at a step of 2, so one of 5x5 with stride 2 is a case of it.
 
+    Where it is normalised, what a feature receives before its tanh is shifted and scaled by a mean
+    and a variance in the collection "statistics", [V] each; they are constants of the network, for
+    the caller to keep up with the images (:meth:`received`).
+
     Attributes:
       num_features: V.
       channels: of the convolutions.
       hidden: widths of C's hidden layers.
+      normalised: whether there are such statistics.
     """
 
     num_features: int
     channels: Sequence[int] = (64, 128, 256, 512)
     hidden: Sequence[int] = (500, 500)
+    normalised: bool = False
 
-    @nn.compact
+    def setup(self):
+        """The layers."""
+        self.convolutions = [nn.Conv(channels, (3, 3)) for channels in self.channels]
+        self.dense = nn.Dense(self.num_features)
+        self.classifier = mlp.MLP((*self.hidden, 1), "leaky_relu")
+        if self.normalised:
+            self.mean = self.variable("statistics", "mean", jnp.zeros, self.num_features)
+            self.variance = self.variable("statistics", "variance", jnp.ones, self.num_features)
+
     def __call__(self, x: Float[Array, "H W K"]) -> tuple[Float[Array, "V"], Float[Array, ""]]:
         """The features and the logit."""
+        received = self.received(x)
+        if self.normalised:
+            received = (received - self.mean.value) * lax.rsqrt(self.variance.value + 1e-5)
+        features = nn.tanh(received)
+        return features, self.classifier(features)[0]
+
+    def received(self, x: Float[Array, "H W K"]) -> Float[Array, "V"]:
+        """What the features receive, before it is normalised."""
+        for convolution in self.convolutions:
+            x = mlp.ACTIVATIONS["leaky_relu"](convolution(halved(x)))
+        return self.dense(x.reshape(-1))
+
+
+class ImageClassifier(nn.Module):
+    """Features and the logits of classes, by convolutions that halve the image.
+
+    Attributes:
+      num_classes: L.
+      channels: of the convolutions (3x3, with leaky ReLU).
+      num_features: V, width of the dense layer before the logits.
+      dropout_rate: of the features in training, in [0, 1).
+    """
+
+    num_classes: int
+    channels: Sequence[int] = (32, 64)
+    num_features: int = 128
+    dropout_rate: float = 0.0
+
+    @nn.compact
+    def __call__(
+        self, x: Float[Array, "H W K"], *, deterministic: bool = True
+    ) -> tuple[Float[Array, "V"], Float[Array, "L"]]:
+        """The features and the logits; unless deterministic, with the rng "dropout"."""
         activation = mlp.ACTIVATIONS["leaky_relu"]
         for channels in self.channels:
             x = activation(nn.Conv(channels, (3, 3))(halved(x)))
-        features = nn.tanh(nn.Dense(self.num_features)(x.reshape(-1)))
-        return features, mlp.MLP((*self.hidden, 1), "leaky_relu")(features)[0]
+        features = activation(nn.Dense(self.num_features)(x.reshape(-1)))
+        dropped = nn.Dropout(self.dropout_rate, deterministic=deterministic)(features)
+        return features, nn.Dense(self.num_classes)(dropped)
 
 
 class ImageGenerator(nn.Module):

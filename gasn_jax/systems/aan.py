@@ -33,6 +33,9 @@ from gasn_jax.energy import rbm as rbms
 from gasn_jax.learning import adversarial
 from gasn_jax.nn import convolution
 
+# Of the running statistics, a step.
+_STATISTICS_RATE = 0.1
+
 Params = PyTree
 Image = Float[Array, "H W K"]
 
@@ -63,6 +66,9 @@ class AANConfig:
     channels: tuple[int, ...] = (64, 128, 256, 512)
     # Widths of the discriminator's layers after the features.
     hidden: tuple[int, ...] = (500, 500)
+    # Whether what the features receive has mean 0 and variance 1 over the real images, by running
+    # statistics. Without it, as printed, they saturate, alike for all images, and the memory does.
+    normalised: bool = True
     # The generator's loss: "saturating" (Equation 1) or "non_saturating".
     loss: str = "non_saturating"
     # Weight of the R1 penalty in the discriminator's loss.
@@ -110,7 +116,7 @@ class AANState(NamedTuple):
 
     Attributes:
       generator: parameters of G.
-      discriminator: parameters of D.
+      discriminator: variables of D: "params", and where it is normalised "statistics".
       memory: parameters of the RBM.
       generator_optimizer, discriminator_optimizer, memory_optimizer: their optax states.
       chains: where the memory's Gibbs chains ended, v [m, V].
@@ -129,10 +135,12 @@ class Walk(NamedTuple):
     """A Gibbs chain of the memory, seen through the generator.
 
     Attributes:
+      features: of the image that it starts at, [V].
       visible: what the generator painted from, [num_steps, V].
       images: [num_steps, H, W, K].
     """
 
+    features: Float[Array, "V"]
     visible: Float[Array, "S V"]
     images: Float[Array, "S H W K"]
 
@@ -149,7 +157,7 @@ def init(config: AANConfig, key: Key[Array, ""], batch_size: int) -> AANState:
         discriminator=discriminator,
         memory=memory,
         generator_optimizer=_adam(config.generator_rate).init(generator),
-        discriminator_optimizer=_adam(config.discriminator_rate).init(discriminator),
+        discriminator_optimizer=_adam(config.discriminator_rate).init(discriminator["params"]),
         memory_optimizer=_memory_optimizer(config).init(memory),
         chains=jax.vmap(lambda k: gibbs.init(k, memory, config.rbm).v)(keys),
     )
@@ -177,12 +185,13 @@ def train_step(
         wanted = f"[m, {height}, {width}, {channels}]"
         raise ValueError(f"images must have shape {wanted}, got {images.shape}")
     clamp_key, memory_key, draw_key = jax.random.split(key, 3)
+    state = state._replace(discriminator=_kept_up(config, state.discriminator, images))
     inputs, state, metrics = _remember(config, state, images, clamp_key, memory_key, draw_key)
     fake, pull_back = jax.vjp(lambda params: generate(config, params, inputs), state.generator)
 
     def discriminator_objective(params):
         def logit_fn(x):
-            return discriminate(config, params, x)[1]
+            return discriminate(config, state.discriminator | {"params": params}, x)[1]
 
         real_logits, fake_logits = jax.vmap(logit_fn)(images), jax.vmap(logit_fn)(fake)
         objective = adversarial.discriminator_loss(real_logits, fake_logits)
@@ -194,13 +203,12 @@ def train_step(
             "fake_log_probability": jnp.mean(jax.nn.log_sigmoid(fake_logits)),
         }
 
-    gradient, found = jax.grad(discriminator_objective, has_aux=True)(state.discriminator)
-    discriminator, discriminator_optimizer = adversarial.descend(
-        _adam(config.discriminator_rate),
-        gradient,
-        state.discriminator_optimizer,
-        state.discriminator,
+    old = state.discriminator["params"]
+    gradient, found = jax.grad(discriminator_objective, has_aux=True)(old)
+    params, discriminator_optimizer = adversarial.descend(
+        _adam(config.discriminator_rate), gradient, state.discriminator_optimizer, old
     )
+    discriminator = state.discriminator | {"params": params}
 
     def generator_objective(fake):
         logits = jax.vmap(lambda x: discriminate(config, discriminator, x)[1])(fake)
@@ -292,7 +300,20 @@ def walk(
 
     start = gibbs.State(_clamped(config, clamp_key, features))
     _, visible = jax.lax.scan(body, start, jax.random.split(walk_key, num_steps))
-    return Walk(visible, generate(config, state.generator, visible))
+    return Walk(features, visible, generate(config, state.generator, visible))
+
+
+def _kept_up(config, discriminator, images):
+    """The discriminator with running statistics of what its features receive of real images."""
+    if not config.normalised:
+        return discriminator
+    network = _discriminator(config)
+    received = jax.vmap(lambda x: cast(Array, network.apply(discriminator, x, method="received")))(
+        images
+    )
+    new = {"mean": jnp.mean(received, axis=0), "variance": jnp.var(received, axis=0)}
+    statistics = optax.incremental_update(new, discriminator["statistics"], _STATISTICS_RATE)
+    return discriminator | {"statistics": statistics}
 
 
 def _remember(config, state, images, clamp_key, memory_key, draw_key):
@@ -347,7 +368,9 @@ def _generator(config):
 
 
 def _discriminator(config):
-    return convolution.FeatureCritic(config.num_visible, config.channels, config.hidden)
+    return convolution.FeatureCritic(
+        config.num_visible, config.channels, config.hidden, config.normalised
+    )
 
 
 def _adam(rate):

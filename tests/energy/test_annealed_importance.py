@@ -37,8 +37,8 @@ def test_the_start_of_the_path_is_normalised(visible, hidden):
         np.testing.assert_allclose(got, -rbms.free_energy(ends, rbm, v), rtol=1e-12)
 
 
-def test_a_hundred_machines_lie_within_their_error_bars():
-    """Within 3 standard errors nearly always; the 95 % interval covers as often as it says."""
+def standardised_errors(num_machines):
+    """(estimate - exact) / standard error, of random machines."""
     rbm = rbms.RBM(8, 6, "binary", "spin")
 
     @jax.jit
@@ -50,13 +50,24 @@ def test_a_hundred_machines_lie_within_their_error_bars():
 
     machine = [
         machines.machine("binary", "spin", num_visible=8, num_hidden=6, seed=s, scale=0.5)[0]
-        for s in range(100)
+        for s in range(num_machines)
     ]
     stacked = jax.tree.map(lambda *x: jnp.stack(x), *machine)
-    errors = np.asarray(jax.lax.map(lambda x: one(*x), (jnp.arange(100), stacked)))
+    return np.asarray(jax.lax.map(lambda x: one(*x), (jnp.arange(num_machines), stacked)))
+
+
+def test_a_hundred_machines_lie_within_their_error_bars():
+    errors = standardised_errors(100)
     assert np.sum(np.abs(errors) > 3) <= 1
     assert 90 <= np.sum(np.abs(errors) < 1.96) <= 99
     assert abs(errors.mean()) < 0.3
+
+
+@pytest.mark.slow
+def test_the_interval_covers_as_often_as_it_says():
+    errors = standardised_errors(1500)
+    assert 0.93 < np.mean(np.abs(errors) < 1.96) < 0.97
+    assert np.mean(np.abs(errors) > 3) < 0.01
 
 
 @pytest.mark.parametrize("visible", ["spin", "gaussian"])
@@ -92,7 +103,11 @@ def test_error_bars_and_effective_sizes():
     lone = ais.estimate(jnp.array([0.0, -1000.0, -1000.0]), jnp.asarray(0.0))
     assert lone.log_partition == pytest.approx(-np.log(3))
     assert lone.effective_sample_size == pytest.approx(1) and lone.standard_error > 0.9
-    assert np.isnan(ais.estimate(jnp.zeros(1), jnp.asarray(0.0)).standard_error)
+    assert not lone.reliable and not same.reliable
+    assert ais.estimate(jnp.zeros(10), jnp.asarray(0.0)).reliable
+    assert not ais.estimate(jnp.zeros(10).at[0].set(1.0), jnp.asarray(0.0)).reliable
+    alone = ais.estimate(jnp.zeros(1), jnp.asarray(0.0))
+    assert np.isnan(alone.standard_error) and not alone.reliable
 
 
 @pytest.mark.parametrize("visible", ["spin", "binary", "gaussian"])
@@ -104,3 +119,21 @@ def test_base_rates_are_those_of_the_data(visible):
     means = rbms.mean(visible, ais.base_rates(rbm, jnp.asarray(data, float)))
     np.testing.assert_allclose(means, data.mean(0), atol=0.01)
     assert np.all(np.isfinite(ais.base_rates(rbm, jnp.asarray(data, float))))
+
+
+def test_held_out_likelihoods_are_those_of_enumeration():
+    params, rbm = machines.machine("spin", "binary", num_visible=6, num_hidden=5)
+    v = machines.configurations("spin", 6)
+    exact = rbms.log_likelihood(params, rbm, jnp.asarray(v))
+    evaluate = jax.jit(
+        lambda key: ais.rbm_log_likelihood(
+            key, params, rbm, jnp.asarray(v), num_chains=400, num_steps=100
+        )
+    )
+    found = evaluate(KEY)
+    low, high = found.interval()
+    assert low < exact < high and high - low < 0.1 and found.reliable()
+    assert abs(found.reverse_log_likelihood - exact) < 0.2
+    for options in (dict(num_chains=0), dict(num_steps=0)):
+        with pytest.raises(ValueError, match=f"{next(iter(options))} must be >= 1, got 0"):
+            ais.rbm_log_likelihood(KEY, params, rbm, jnp.asarray(v), **options)

@@ -1,17 +1,17 @@
 """The AAN's command: its files, resuming, both data sets, and what it refuses."""
 
 import dataclasses
-import gzip
 import shutil
-import struct
 
 import jax
 import numpy as np
 import pytest
+from PIL import Image
 
-from experiments import aan, common
-from gasn_jax.data import lfw_parts
+from experiments import aan, common, images
+from gasn_jax.data import lfw_parts, locate
 from tests import command_line
+from tests.experiments.idx import write_mnist
 
 TINY = aan.Config(
     num_steps=4, log_every=2, batch_size=8, num_visible=6, num_hidden=5, channels=(3, 4),
@@ -23,13 +23,7 @@ TINY = aan.Config(
 def data_dir(tmp_path_factory):
     """Both data sets, of noise."""
     rng, path = np.random.default_rng(0), tmp_path_factory.mktemp("data")
-    (path / "mnist").mkdir()
-    for name in ("train", "t10k"):
-        for kind, shape in (("images-idx3", (12, 28, 28)), ("labels-idx1", (12,))):
-            array = rng.integers(0, 10, shape).astype(np.uint8)
-            header = bytes([0, 0, 8, len(shape)]) + struct.pack(f">{len(shape)}I", *shape)
-            file = path / "mnist" / f"{name}-{kind}-ubyte.gz"
-            file.write_bytes(gzip.compress(header + array.tobytes()))
+    write_mnist(path)
     faces = (
         lfw_parts.LabelledFaces(
             rng.integers(0, 256, (12, 32, 32, 3)).astype(np.uint8), np.zeros((12, 32, 32), np.int32)
@@ -60,10 +54,24 @@ def test_it_trains_writes_its_files_and_resumes(tmp_path, data_dir, dataset, mem
     np.testing.assert_array_equal(drawn, samples)
 
 
+def test_celeba_is_read_and_bad_images_are_left_out_by_flag(tmp_path, caplog):
+    folder = tmp_path / "celeba" / "img_align_celeba"
+    folder.mkdir(parents=True)
+    for number in (1, 2, 162771, 182638):
+        Image.new("RGB", (178, 218), (200, 100, 0)).save(folder / f"{number:06}.jpg")
+    (folder / "000003.jpg").write_bytes(b"no image")
+    config = dataclasses.replace(TINY, dataset="celeba", data_dir=str(tmp_path))
+    with pytest.raises(locate.DataError, match="image 000003.jpg"):
+        aan.load(config)
+    found = aan.load(dataclasses.replace(config, skip_bad_images=True))
+    assert [len(part) for part in found] == [2, 1, 1] and "000003.jpg" in caplog.text
+    assert found.train.shape[1:] == images.DATASETS["celeba"].shape
+
+
 def test_pixels_are_scaled_there_and_back():
     pixels = np.arange(256, dtype=np.uint8)
-    assert aan.scaled(pixels).min() == -1 and aan.scaled(pixels).max() == 1
-    np.testing.assert_array_equal(aan.as_bytes(aan.scaled(pixels)), pixels)
+    assert images.scaled(pixels).min() == -1 and images.scaled(pixels).max() == 1
+    np.testing.assert_array_equal(images.as_bytes(images.scaled(pixels)), pixels)
 
 
 def test_every_field_has_a_comment():
@@ -78,11 +86,15 @@ def test_every_field_has_a_comment():
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--config.dataset=celeba"], "dataset: wanted one of mnist, faces, got 'celeba'"),
+        (["--config.dataset=cifar"], "dataset: wanted one of mnist, celeba, faces, got 'cifar'"),
         (["--config.channels=(8, 8, 8)"], "height: wanted a positive multiple of 8"),
         (["--config.memory=dbn"], "memory: wanted one of rbm, uniform, got 'dbn'"),
         (["--config.num_samples=0"], "num_samples: wanted >= 1, got 0"),
         (["--config.data_dir=/nowhere"], "not found in /nowhere"),
+        (
+            ["--config.data_dir=/nowhere", "--config.dataset=celeba"],
+            "img_align_celeba.zip not found",
+        ),
     ],
 )
 def test_bad_flags_are_one_line(tmp_path, capsys, arguments, message):

@@ -102,3 +102,16 @@ def test_the_critic_sees_every_pixel_in_its_place():
     assert slope.shape == (32, 2) and np.all(slope != 0)
     turned = x.reshape(4, 8, 2)[:, ::-1].reshape(32, 2)
     assert model.apply(params, turned) != model.apply(params, x)
+
+
+def test_a_classifier_has_features_before_its_logits():
+    image = jnp.asarray(np.random.default_rng(0).normal(size=(8, 12, 2)), jnp.float32)
+    model = convolution.ImageClassifier(3, channels=(4, 5), num_features=6, dropout_rate=0.5)
+    params = model.init(jax.random.key(0), image)
+    features, logits = model.apply(params, image)
+    last = params["params"]["Dense_1"]
+    np.testing.assert_allclose(logits, features @ last["kernel"] + last["bias"], rtol=1e-5)
+    assert features.shape == (6,) and logits.shape == (3,)
+    rngs = {"dropout": jax.random.key(1)}
+    _, dropped = model.apply(params, image, deterministic=False, rngs=rngs)
+    assert np.any(np.asarray(dropped) != logits)

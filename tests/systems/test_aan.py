@@ -16,8 +16,9 @@ from gasn_jax.systems import aan
 KEY = jax.random.key(0)
 M = 6
 PLAIN = aan.AANConfig(
-    height=8, width=4, num_channels=2, num_visible=5, num_hidden=3, channels=(4, 3), hidden=(6,)
-)
+    height=8, width=4, num_channels=2, num_visible=5, num_hidden=3, channels=(4, 3), hidden=(6,),
+    normalised=False,
+)  # fmt: skip
 LIGHTLY = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
 step = jax.jit(aan.train_step, static_argnums=0, compiler_options=LIGHTLY)
 
@@ -64,7 +65,15 @@ def inputs_of(config, state, images, key):
 
 CHOICES = [
     PLAIN,
-    change(PLAIN, visible="spin", persistent=True, num_gibbs_steps=3, loss="saturating", r1=0.5),
+    change(
+        PLAIN,
+        visible="spin",
+        persistent=True,
+        num_gibbs_steps=3,
+        loss="saturating",
+        r1=0.5,
+        normalised=True,
+    ),  # fmt: skip
     change(PLAIN, entropy_weight=0.7, memory_momentum=0.0),
     change(PLAIN, memory="uniform"),
 ]
@@ -74,10 +83,13 @@ CHOICES = [
 def test_a_step_is_that_of_the_formulas(config):
     state, images = problem(config)
     after, metrics = step(config, state, images, KEY)
+    # The step's discriminator has the new statistics.
+    kept_up = state.discriminator | {k: x for k, x in after.discriminator.items() if k != "params"}
+    state = state._replace(discriminator=kept_up)
     inputs, gradient = inputs_of(config, state, images, KEY)
 
-    def logit(params):
-        return jax.vmap(lambda x: aan.discriminate(config, params, x)[1])
+    def logit(variables):
+        return jax.vmap(lambda x: aan.discriminate(config, variables, x)[1])
 
     def value(discriminator, generator):
         """Equation 1 without the memory's term."""
@@ -90,7 +102,7 @@ def test_a_step_is_that_of_the_formulas(config):
         penalty = adversarial.r1_penalty(lambda x: logit(discriminator)(x[None])[0], images)
         return -value(discriminator, state.generator)[0] + config.r1 * penalty
 
-    descent = jax.grad(objective)(state.discriminator)
+    descent = jax.grad(objective)(state.discriminator)["params"]
     # Adam's first moment after one step with b1 = 0.5 is half the gradient.
     assert_close(after.discriminator_optimizer[0].mu, jax.tree.map(lambda g: 0.5 * g, descent))
 
@@ -113,9 +125,25 @@ def test_a_step_is_that_of_the_formulas(config):
         assert_close(after.memory, wanted, 1e-6)
         assert np.all(np.abs(after.chains) == 1) and np.isfinite(metrics["free_energy_gap"])
     for player in ("generator", "discriminator"):
-        before, now = getattr(state, player), getattr(after, player)
+        before, now = getattr(state, player)["params"], getattr(after, player)["params"]
         moved = jax.tree.map(lambda a, b: np.any(a != b), before, now)
         assert all(jax.tree.leaves(moved))
+
+
+def test_normalised_features_forget_what_all_images_share():
+    config = CHOICES[1]
+    state, images = problem(config)
+    network = aan._discriminator(config)
+    received = jax.vmap(lambda x: network.apply(state.discriminator, x, method="received"))(images)
+    after, _ = step(config, state, images, KEY)
+    for name, batch, start in (("mean", received.mean(0), 0), ("variance", received.var(0), 1)):
+        got = after.discriminator["statistics"][name]
+        np.testing.assert_allclose(got, 0.9 * start + 0.1 * batch, rtol=1e-4, atol=1e-6)
+    settled = {"mean": received.mean(0), "variance": received.var(0)}
+    variables = state.discriminator | {"statistics": settled}
+    features = jax.vmap(lambda x: aan.discriminate(config, variables, x)[0])(images)
+    np.testing.assert_allclose(np.arctanh(features).mean(0), 0, atol=1e-4)
+    np.testing.assert_allclose(np.arctanh(features).std(0), 1, rtol=0.05)
 
 
 def test_momentum_gathers():
@@ -158,6 +186,8 @@ def test_a_walk_starts_at_the_features_of_its_image(visible):
     else:
         assert_close(found.visible, np.tile(found.visible[0], (4, 1)), 0)
         assert np.all(np.abs(found.visible) == 1)
+    wanted = aan.discriminate(config, state.discriminator, images[0])[0]
+    assert_close(found.features, wanted)
     assert_close(found.images, aan.generate(config, state.generator, found.visible))
     with pytest.raises(ValueError, match="memory must be rbm, got 'uniform'"):
         aan.walk(change(config, memory="uniform"), state, KEY, images[0], num_steps=4)
@@ -224,6 +254,11 @@ def test_the_papers_networks_have_the_papers_sizes():
     sizes = {name: x.shape for name, x in shapes.memory.items()}
     assert sizes["weights"] == (1000, 100) and shapes.chains.shape == (256, 1000)
     kernels = shapes.discriminator["params"]
-    assert [kernels[f"Conv_{i}"]["kernel"].shape[-1] for i in range(4)] == [64, 128, 256, 512]
-    assert kernels["Dense_0"]["kernel"].shape == (4 * 4 * 512, 1000)
-    assert kernels["MLP_0"]["Dense_1"]["kernel"].shape == (500, 500)
+    assert [kernels[f"convolutions_{i}"]["kernel"].shape[-1] for i in range(4)] == [
+        64,
+        128,
+        256,
+        512,
+    ]
+    assert kernels["dense"]["kernel"].shape == (4 * 4 * 512, 1000)
+    assert kernels["classifier"]["Dense_1"]["kernel"].shape == (500, 500)

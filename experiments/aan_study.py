@@ -1,0 +1,249 @@
+"""Does a learned memory help a generator? The AAN against noise of equal size, on MNIST.
+
+    python -m experiments.aan_study --workdir=DIR
+
+trains both at 100 and at 1000 dimensions, over seeds, with the same networks and budget. It judges
+samples in the feature space of a classifier (`experiments.digit_classifier`, trained first), and
+draws the paper's Figure 2 (how closely the generator follows the discriminator) and Figure 3 (Gibbs
+steps from the features of real digits), with the numbers that the paper only tells in words: how
+fast a chain forgets its start, and how often it changes class.
+
+RESULTS
+
+Files: `study.csv` and `samples.png`; `figure2.png`; `figure3.png`; `mixing.png`; a CSV beside each;
+and the folders of the runs.
+"""
+
+import dataclasses
+import os
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+from absl import logging
+
+from experiments import aan, common, digit_classifier, gasn, images
+from gasn_jax.data import mnist
+from gasn_jax.evaluation import features
+from gasn_jax.training import loop, pictures
+from gasn_jax.training.errors import require
+
+# Of the runs at each size: what each paints from, with its own tuned settings.
+ARMS: dict[str, dict[str, Any]] = {
+    "memory": dict(memory="rbm"),
+    "noise": dict(memory="uniform"),
+}
+_SHOWN, _WALKS, _COLUMNS = 40, 8, 5
+# Figure 2 is a running mean over so many logged steps.
+_SMOOTHED = 10
+
+
+@dataclasses.dataclass(frozen=True)
+class Config(loop.LoopConfig):
+    # Training steps of each model.
+    num_steps: int = 5000
+    log_every: int = 20
+    checkpoint_every: int = 1000
+    # Folder that holds mnist/; empty for the environment variable GASN_DATA, then ../shared/data.
+    data_dir: str = ""
+    # The part that samples are compared with: test, or validation, on which settings were chosen.
+    held_out: str = "test"
+    # Models of each arm, of the seeds `seed`, `seed + 1`, ...
+    num_seeds: int = 3
+    # Units of the memory, visible and hidden; the noise has as many numbers.
+    sizes: tuple[int, ...] = (100, 1000)
+    # Real images, and as many generated ones, in each step.
+    batch_size: int = 64
+    # Channels of the discriminator's convolutions, each of which halves the image.
+    channels: tuple[int, ...] = (16, 32)
+    # Widths of the discriminator's layers after the features.
+    hidden: tuple[int, ...] = (128,)
+    # Images that are drawn from each model to be compared.
+    num_eval_samples: int = 5000
+    # Chains that start at real images.
+    num_walks: int = 1000
+    # Training steps of the classifier.
+    num_classifier_steps: int = 2000
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        known = self.held_out in ("test", "validation")
+        require(known, "held_out", "test or validation", self.held_out)
+        for name, least in (("num_seeds", 1), ("num_eval_samples", 2), ("num_walks", 8)):
+            require(getattr(self, name) >= least, name, f">= {least}", getattr(self, name))
+        require(len(self.sizes) >= 1, "sizes", "a size", self.sizes)
+        self.runs()
+
+    def runs(self) -> dict[str, list[aan.Config]]:
+        """Returns every arm's configs, one a seed; a ValueError names the field out of range."""
+        names = {field.name for field in dataclasses.fields(aan.Config)}
+        shared = {name: x for name, x in dataclasses.asdict(self).items() if name in names}
+
+        def run(own: dict[str, Any], size: int, seed: int) -> aan.Config:
+            fields = shared | own
+            return aan.Config(**fields | {"num_visible": size, "num_hidden": size, "seed": seed})
+
+        seeds = range(self.seed, self.seed + self.num_seeds)
+        return {
+            f"{arm}, {size}": [run(own, size, seed) for seed in seeds]
+            for size in self.sizes
+            for arm, own in ARMS.items()
+        }
+
+
+class Found(NamedTuple):
+    """What a trained model shows.
+
+    Attributes:
+      statistics: of its samples and its training, by name.
+      samples: uint8 [_SHOWN, 28, 28, 1].
+      ratio: E[log D(x)] / E[log D(G)] at every logged step, a running mean.
+      walk: of a memory: `correlation`, `changed` and `same_class` after each step, and `images`.
+    """
+
+    statistics: dict[str, float]
+    samples: np.ndarray
+    ratio: tuple[np.ndarray, np.ndarray]
+    walk: dict[str, np.ndarray]
+
+
+def train(config: Config, directory: str) -> dict[str, list[Found]]:
+    """Trains (or restores) the classifier and every model; then writes the study's files."""
+    judge = digit_classifier.train(
+        digit_classifier.Config(
+            seed=config.seed, num_steps=config.num_classifier_steps, data_dir=config.data_dir
+        ),
+        os.path.join(directory, "classifier"),
+    )
+    real = images.DATASETS["mnist"].load(config.data_dir or None, False)
+    found = {}
+    for arm, runs in config.runs().items():
+        found[arm] = [
+            _run_one(config, one, _folder(directory, arm, one), judge, real) for one in runs
+        ]
+        statistics = [one.statistics for one in found[arm]]
+        logging.info(
+            "%s: %s", arm, {k: [round(s[k], 3) for s in statistics] for k in statistics[0]}
+        )
+    _save_table(config, directory, judge, real, found)
+    _save_figures(config, directory, real, found)
+    return found
+
+
+def _folder(directory, arm, run):
+    return os.path.join(directory, f"{arm.replace(', ', '-')}-{run.seed}")
+
+
+def _run_one(config, run, folder, judge, real):
+    state = aan.train(run, folder)
+    key = jax.random.key(config.seed)
+    many = dataclasses.replace(run, num_samples=config.num_eval_samples)
+    samples = aan.draw(many, state, key)
+    steps, ratio = aan.ratio(folder)
+    statistics = _statistics(judge, samples, _held_out(config, real)) | {
+        "ratio": float(np.mean(ratio[-len(ratio) // 5 :]))
+    }
+    walk = {}
+    if run.memory == "rbm":
+        walk = _walk(run, state, key, real.test[: config.num_walks], judge)
+    return Found(statistics, samples[:_SHOWN], (steps, _running_mean(ratio)), walk)
+
+
+def _held_out(config, real):
+    part = getattr(real, config.held_out)
+    return part[: config.num_eval_samples]
+
+
+def _statistics(judge, samples, held_out):
+    mine, theirs = judge(samples), judge(held_out)
+    return {
+        "frechet_distance": features.frechet_distance(mine.features, theirs.features),
+        "class_coverage": features.class_coverage(mine.classes, mnist.NUM_CLASSES),
+        "class_entropy": features.class_entropy(mine.classes, mnist.NUM_CLASSES),
+    }
+
+
+def _walk(run, state, key, starts, judge):
+    """How chains that start at real digits leave them."""
+    walk = jax.tree.map(np.asarray, aan.walk(run, state, key, starts))
+    pixels = images.as_bytes(walk.images)
+    seen = [starts, *pixels.swapaxes(0, 1)]
+    classes = np.stack([judge(step).classes for step in seen], axis=1)
+    return {
+        "correlation": features.correlation_with_start(walk.features, walk.visible),
+        "changed": np.mean(classes[:, 1:] != classes[:, :-1], axis=0),
+        "same_class": np.mean(classes[:, 1:] == classes[:, :1], axis=0),
+        "images": pixels[:_WALKS],
+    }
+
+
+def _running_mean(values):
+    width = min(_SMOOTHED, len(values))
+    sums = np.cumsum(np.concatenate([np.zeros(width), values]))
+    counts = np.minimum(np.arange(1, len(values) + 1), width)
+    return (sums[width:] - sums[:-width]) / counts
+
+
+def _save_table(config, directory, judge, real, found):
+    """Rows: the arms, and real digits of another part."""
+    rows = {}
+    for arm, ones in found.items():
+        rows[arm] = {name: [one.statistics[name] for one in ones] for name in ones[0].statistics}
+    other = real.validation if config.held_out == "test" else real.test
+    floor = _statistics(judge, other[: config.num_eval_samples], _held_out(config, real))
+    rows["real digits"] = {name: [x] for name, x in floor.items()} | {"ratio": [float("nan")]}
+    gasn.write_table(os.path.join(directory, "study.csv"), rows)
+
+
+def _save_figures(config, directory, real, found):
+    panels = {"real, held out": _held_out(config, real)[:_SHOWN]}
+    panels |= {arm: ones[0].samples for arm, ones in found.items()}
+    pictures.save_side_by_side(
+        os.path.join(directory, "samples.png"),
+        {name: images.shown(x) for name, x in panels.items()},
+        columns=_COLUMNS,
+    )
+    pictures.save_curves(
+        os.path.join(directory, "figure2.png"),
+        next(iter(found.values()))[0].ratio[0],
+        {arm: _band([one.ratio[1] for one in ones]) for arm, ones in found.items()},
+        xlabel="step",
+        ylabel="E[log D(x)] / E[log D(G)]",
+        title="How closely the generator follows",
+    )
+    walks = {arm: [one.walk for one in ones] for arm, ones in found.items() if ones[0].walk}
+    grids = {}
+    for arm, ones in walks.items():
+        rows = np.concatenate([real.test[:_WALKS, None], ones[0]["images"]], axis=1)
+        grids[arm] = images.shown(rows.reshape(-1, *rows.shape[2:]))
+    columns = 1 + next(iter(walks.values()))[0]["images"].shape[1]
+    title = "A real image, and ten Gibbs steps from its features"
+    pictures.save_side_by_side(
+        os.path.join(directory, "figure3.png"), grids, columns=columns, title=title
+    )
+    steps = np.arange(1, columns)
+    curves = {
+        "correlation of features with the start": "correlation",
+        "share that change class in this step": "changed",
+        "share of the start's class": "same_class",
+    }
+    pictures.save_panels(
+        os.path.join(directory, "mixing.png"),
+        steps,
+        {
+            title: {arm: _band([one[name] for one in ones]) for arm, ones in walks.items()}
+            for title, name in curves.items()
+        },
+        xlabel="Gibbs step",
+        columns=3,
+    )
+
+
+def _band(curves):
+    """Mean, least and largest of the seeds' curves."""
+    stacked = np.stack(curves)
+    return stacked.mean(axis=0), stacked.min(axis=0), stacked.max(axis=0)
+
+
+if __name__ == "__main__":
+    common.run(train, Config())

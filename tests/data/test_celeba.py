@@ -1,0 +1,129 @@
+"""CelebA's published layout, on small files that the tests write."""
+
+import shutil
+import zipfile
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from gasn_jax.data import celeba, locate
+
+NAMES = ("000001.jpg", "000002.jpg", "162771.jpg", "182638.jpg")
+
+
+def write(folder, names=NAMES, size=(178, 218)):
+    """Images with a bright square of 108x108 in their centre on black, each of another grey."""
+    (folder / "img_align_celeba").mkdir(parents=True)
+    for number, name in enumerate(names):
+        pixels = np.zeros((size[1], size[0], 3), np.uint8)
+        top, left = (size[1] - 108) // 2, (size[0] - 108) // 2
+        pixels[top : top + 108, left : left + 108] = 100 + 40 * number
+        Image.fromarray(pixels).save(folder / "img_align_celeba" / name, quality=95)
+    return folder / "img_align_celeba"
+
+
+def zipped(folder):
+    """The same as the published zip; the folder is gone."""
+    with zipfile.ZipFile(folder.parent / "img_align_celeba.zip", "w") as archive:
+        for path in folder.iterdir():
+            archive.write(path, f"img_align_celeba/{path.name}")
+    shutil.rmtree(folder)
+    return folder.parent / "img_align_celeba.zip"
+
+
+@pytest.mark.parametrize("as_zip", [False, True])
+def test_the_centre_of_every_image_is_read_into_its_part(tmp_path, as_zip):
+    folder = write(tmp_path / "celeba")
+    (folder / "readme.txt").write_text("not an image")
+    if as_zip:
+        zipped(folder)
+    found = celeba.load(tmp_path)
+    assert [part.shape for part in found[:3]] == [(2, 64, 64, 3), (1, 64, 64, 3), (1, 64, 64, 3)]
+    assert found.train.dtype == np.uint8 and not found.skipped
+    for image, grey in zip(np.concatenate(found[:3]), (100, 140, 180, 220), strict=True):
+        assert np.abs(image[2:-2, 2:-2].astype(int) - grey).max() <= 2
+    other = celeba.load(tmp_path, side=8, crop=178)
+    assert other.train.shape == (2, 8, 8, 3) and other.train[0, 0, 0, 0] < 10
+
+
+def test_the_partition_decides_where_it_is_there(tmp_path):
+    write(tmp_path / "celeba")
+    path = tmp_path / "celeba" / "list_eval_partition.txt"
+    path.write_text("162771.jpg 0\n000002.jpg 2\n\n")
+    found = celeba.load(tmp_path)
+    assert [len(part) for part in found[:3]] == [1, 0, 1]
+    assert abs(int(found.train[0, 30, 30, 0]) - 180) <= 2
+    for line in ("000001.jpg 3", "000001.png 0", "000001.jpg", "../1.jpg 0", "\xff 0"):
+        path.write_text(f"000002.jpg 0\n{line}\n")
+        with pytest.raises(locate.DataError, match="list_eval_partition.txt, line 2: wanted"):
+            celeba.load(tmp_path)
+
+
+@pytest.mark.parametrize("as_zip", [False, True])
+def test_a_bad_image_is_named_and_refused_or_skipped(tmp_path, as_zip):
+    folder = write(tmp_path / "celeba")
+    partition = "".join(f"{name} 0\n" for name in (*NAMES, "000009.jpg"))
+    (folder.parent / "list_eval_partition.txt").write_text(partition)
+    content = (folder / "000002.jpg").read_bytes()
+    (folder / "000002.jpg").write_bytes(content[: len(content) // 2])
+    (folder / "162771.jpg").write_bytes(b"")
+    Image.new("RGB", (100, 300)).save(folder / "182638.jpg")
+    if as_zip:
+        zipped(folder)
+    with pytest.raises(locate.DataError, match=r"image 000002.jpg: .*truncated.*skip_bad_images"):
+        celeba.load(tmp_path)
+    found = celeba.load(tmp_path, skip_bad_images=True)
+    assert len(found.train) == 1
+    named = [line.partition("image ")[2] for line in found.skipped]
+    assert [line[:10] for line in named] == ["000002.jpg", "162771.jpg", "182638.jpg", "000009.jpg"]
+    assert "got 100x300" in named[2] and "\n" not in "".join(named)
+
+
+def test_what_is_no_data_set_is_one_line(tmp_path):
+    with pytest.raises(locate.MissingDataError, match="img_align_celeba.zip not found"):
+        celeba.load(tmp_path)
+    (tmp_path / "celeba").mkdir()
+    (tmp_path / "celeba" / "img_align_celeba.zip").write_bytes(b"PK nothing")
+    with pytest.raises(locate.DataError, match="is not a zip archive"):
+        celeba.load(tmp_path)
+    (tmp_path / "celeba" / "img_align_celeba").mkdir()
+    with pytest.raises(locate.DataError, match="holds no image"):
+        celeba.load(tmp_path)
+    with pytest.raises(ValueError, match="side must be >= 1, got 0"):
+        celeba.load(tmp_path, side=0)
+
+
+def test_without_pillow_the_extra_is_named(tmp_path, monkeypatch):
+    write(tmp_path / "celeba")
+    monkeypatch.setitem(__import__("sys").modules, "PIL", None)
+    with pytest.raises(ModuleNotFoundError, match=r"pip install gasn_jax\[images\]"):
+        celeba.load(tmp_path, skip_bad_images=True)
+
+
+def test_damaged_images_and_archives_never_crash(tmp_path):
+    folder = write(tmp_path / "celeba", names=NAMES[:1])
+    image, rng = (folder / NAMES[0]).read_bytes(), np.random.default_rng(0)
+    for _ in range(150):
+        (folder / NAMES[0]).write_bytes(damaged(image, rng))
+        read_or_refused(tmp_path)
+    (folder / NAMES[0]).write_bytes(image)
+    path = zipped(folder)
+    archive = path.read_bytes()
+    for _ in range(150):
+        path.write_bytes(damaged(archive, rng))
+        read_or_refused(tmp_path)
+
+
+def damaged(content, rng):
+    content = bytearray(content[: rng.integers(1, len(content) + 1)])
+    for _ in range(rng.integers(0, 9)):
+        content[rng.integers(len(content))] = rng.integers(256)
+    return bytes(content)
+
+
+def read_or_refused(folder):
+    try:
+        assert celeba.load(folder).train.shape[1:] == (64, 64, 3)
+    except locate.DataError as error:
+        assert "\n" not in str(error)

@@ -1,0 +1,65 @@
+"""The study of the AAN: every file it names, and that a second call restores all of it."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+
+from experiments import aan_study, digit_classifier
+from tests import command_line
+from tests.experiments.idx import write_mnist
+
+TINY = aan_study.Config(
+    num_steps=4, log_every=1, num_seeds=2, sizes=(4,), batch_size=8, channels=(2, 3), hidden=(4,),
+    num_eval_samples=20, num_walks=9, num_classifier_steps=2,
+)  # fmt: skip
+
+
+def test_it_writes_its_files_and_resumes(tmp_path):
+    write_mnist(tmp_path, num_train=120, num_test=60)
+    config = dataclasses.replace(TINY, data_dir=str(tmp_path))
+    found = aan_study.train(config, tmp_path / "run")
+    assert list(found) == ["memory, 4", "noise, 4"]
+    files = {path.name for path in (tmp_path / "run").iterdir()}
+    for name in ("samples.png", "figure2", "figure3.png", "mixing", "study.csv"):
+        assert {name} <= files or {f"{name}.png", f"{name}.csv"} <= files
+    assert {"classifier", "memory-4-0", "memory-4-1", "noise-4-1"} <= files
+    table = (tmp_path / "run" / "study.csv").read_text()
+    again = aan_study.train(config, tmp_path / "run")
+    np.testing.assert_array_equal(again["noise, 4"][1].samples, found["noise, 4"][1].samples)
+    assert (tmp_path / "run" / "study.csv").read_text() == table
+    assert found["memory, 4"][0].walk["correlation"].shape == (10,)
+    assert not found["noise, 4"][0].walk
+
+
+def test_the_running_mean_is_of_what_was():
+    values = np.arange(30.0)
+    got = aan_study._running_mean(values)
+    wanted = [values[max(0, i - 9) : i + 1].mean() for i in range(30)]
+    np.testing.assert_allclose(got, wanted)
+    np.testing.assert_allclose(aan_study._running_mean(values[:3]), [0, 0.5, 1])
+
+
+@pytest.mark.parametrize(
+    ("argument", "message"),
+    [
+        ("--config.sizes=()", "sizes: wanted a size"),
+        ("--config.sizes=(0,)", "num_visible: wanted >= 1, got 0"),
+        ("--config.num_seeds=0", "num_seeds: wanted >= 1"),
+        ("--config.held_out=train", "held_out: wanted test or validation"),
+    ],
+)
+def test_bad_flags_are_one_line(tmp_path, capsys, argument, message):
+    arguments = [f"--workdir={tmp_path / 'run'}", argument]
+    assert command_line.outcome(aan_study.train, aan_study.Config(), arguments) == 2
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1 and message in error
+
+
+@pytest.mark.slow
+def test_the_classifier_learns(tmp_path):
+    """Digits whose class is written into them: all right after a few steps."""
+    write_mnist(tmp_path, num_train=600, num_test=100, legible=True)
+    config = digit_classifier.Config(num_steps=150, batch_size=32, data_dir=str(tmp_path))
+    assert digit_classifier.train(config, tmp_path / "run").accuracy > 0.95
+    assert '"accuracy"' in (tmp_path / "run" / "evaluation.json").read_text()
