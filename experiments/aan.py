@@ -51,7 +51,7 @@ class Config(loop.LoopConfig):
     num_visible: int = 100
     num_hidden: int = 100
     # What of features and negative samples is used: their tanh mean, or a drawn spin.
-    visible: str = "mean"
+    visible: str = "spin"
     # Gibbs steps of contrastive divergence.
     num_gibbs_steps: int = 2
     # Whether chains go on from where they were, or start at the features of the minibatch.
@@ -69,8 +69,8 @@ class Config(loop.LoopConfig):
     # Weight of the R1 penalty in the discriminator's loss.
     r1: float = 0.0
     # Adam's learning rates.
-    discriminator_rate: float = 2e-4
-    generator_rate: float = 2e-4
+    discriminator_rate: float = 1e-3
+    generator_rate: float = 1e-3
     # Learning rate of the memory.
     memory_rate: float = 1e-3
     # Momentum of the memory.

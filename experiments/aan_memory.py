@@ -10,7 +10,7 @@ the reverse estimate, exactly where the hidden units can be enumerated, and by i
 
 RESULTS
 
-Files: `likelihood.csv`, `likelihood.png`, and the folders of the runs.
+Files: `study.csv`, `likelihood.png` with its CSV, and the folders of the runs.
 """
 
 import csv
@@ -215,7 +215,7 @@ def _row(config, one, params, held_out, base_bias):
 
 
 def _save(directory, rows, alone):
-    with open(os.path.join(directory, "likelihood.csv"), "w", encoding="utf-8") as file:
+    with open(os.path.join(directory, "study.csv"), "w", encoding="utf-8") as file:
         writer = csv.DictWriter(file, list(rows[0]), lineterminator="\n")
         writer.writeheader()
         writer.writerows(rows)

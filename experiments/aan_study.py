@@ -28,10 +28,13 @@ from gasn_jax.evaluation import features
 from gasn_jax.training import loop, pictures
 from gasn_jax.training.errors import require
 
-# Of the runs at each size: what each paints from, with its own tuned settings.
+# Of the runs at each size: what each paints from, with its own tuned settings. The entropy's weight
+# is divided by the size, for it grows with the variance of the free energy.
+_MEMORY = dict(memory="rbm", visible="spin", normalised=True, r1=0.0)
 ARMS: dict[str, dict[str, Any]] = {
-    "memory": dict(memory="rbm"),
-    "noise": dict(memory="uniform"),
+    "memory": dict(**_MEMORY, entropy_weight=0.0),
+    "memory with entropy": dict(**_MEMORY, entropy_weight=10.0),
+    "noise": dict(memory="uniform", normalised=False, r1=1.0, entropy_weight=0.0),
 }
 _SHOWN, _WALKS, _COLUMNS = 40, 8, 5
 # Figure 2 is a running mean over so many logged steps.
@@ -41,7 +44,7 @@ _SMOOTHED = 10
 @dataclasses.dataclass(frozen=True)
 class Config(loop.LoopConfig):
     # Training steps of each model.
-    num_steps: int = 5000
+    num_steps: int = 4000
     log_every: int = 20
     checkpoint_every: int = 1000
     # Folder that holds mnist/; empty for the environment variable GASN_DATA, then ../shared/data.
@@ -54,6 +57,9 @@ class Config(loop.LoopConfig):
     sizes: tuple[int, ...] = (100, 1000)
     # Real images, and as many generated ones, in each step.
     batch_size: int = 64
+    # Adam's learning rates.
+    discriminator_rate: float = 1e-3
+    generator_rate: float = 1e-3
     # Channels of the discriminator's convolutions, each of which halves the image.
     channels: tuple[int, ...] = (16, 32)
     # Widths of the discriminator's layers after the features.
@@ -71,7 +77,7 @@ class Config(loop.LoopConfig):
         require(known, "held_out", "test or validation", self.held_out)
         for name, least in (("num_seeds", 1), ("num_eval_samples", 2), ("num_walks", 8)):
             require(getattr(self, name) >= least, name, f">= {least}", getattr(self, name))
-        require(len(self.sizes) >= 1, "sizes", "a size", self.sizes)
+        require(min(self.sizes, default=0) >= 1, "sizes", "numbers >= 1", self.sizes)
         self.runs()
 
     def runs(self) -> dict[str, list[aan.Config]]:
@@ -80,8 +86,9 @@ class Config(loop.LoopConfig):
         shared = {name: x for name, x in dataclasses.asdict(self).items() if name in names}
 
         def run(own: dict[str, Any], size: int, seed: int) -> aan.Config:
-            fields = shared | own
-            return aan.Config(**fields | {"num_visible": size, "num_hidden": size, "seed": seed})
+            given: dict[str, Any] = {"num_visible": size, "num_hidden": size, "seed": seed}
+            given["entropy_weight"] = own["entropy_weight"] / size
+            return aan.Config(**shared | own | given)
 
         seeds = range(self.seed, self.seed + self.num_seeds)
         return {
@@ -131,7 +138,7 @@ def train(config: Config, directory: str) -> dict[str, list[Found]]:
 
 
 def _folder(directory, arm, run):
-    return os.path.join(directory, f"{arm.replace(', ', '-')}-{run.seed}")
+    return os.path.join(directory, f"{arm.replace(', ', '-').replace(' ', '-')}-{run.seed}")
 
 
 def _run_one(config, run, folder, judge, real):

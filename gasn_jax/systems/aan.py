@@ -8,6 +8,10 @@ samples, are what the generator paints images from.
 .. math:: \min_G \max_{\hat p} \max_D\; \mathrm{E}_{x} \log D(x)
           + \mathrm{E}_{f \sim \hat p} \log(1 - D(G(f))) + \mathrm{E}_x \log \hat p(F(x))
 
+As printed, the features of all real images soon saturate alike, and the memory and the generator
+collapse with them. ``normalised`` gives what the features receive mean 0 and variance 1 over the
+real images, by running statistics that are constants of the network, and keeps them apart.
+
 A step trains all three on one minibatch: the memory on the features of the real images, the
 discriminator, and the generator against the new discriminator. No gradient of the memory's
 likelihood reaches the discriminator.
@@ -66,9 +70,9 @@ class AANConfig:
     channels: tuple[int, ...] = (64, 128, 256, 512)
     # Widths of the discriminator's layers after the features.
     hidden: tuple[int, ...] = (500, 500)
-    # Whether what the features receive has mean 0 and variance 1 over the real images, by running
-    # statistics. Without it, as printed, they saturate, alike for all images, and the memory does.
-    normalised: bool = True
+    # Whether what the features receive has mean 0 and variance 1 over the real images; the paper's
+    # has not.
+    normalised: bool = False
     # The generator's loss: "saturating" (Equation 1) or "non_saturating".
     loss: str = "non_saturating"
     # Weight of the R1 penalty in the discriminator's loss.

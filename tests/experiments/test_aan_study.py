@@ -19,7 +19,7 @@ def test_it_writes_its_files_and_resumes(tmp_path):
     write_mnist(tmp_path, num_train=120, num_test=60)
     config = dataclasses.replace(TINY, data_dir=str(tmp_path))
     found = aan_study.train(config, tmp_path / "run")
-    assert list(found) == ["memory, 4", "noise, 4"]
+    assert list(found) == ["memory, 4", "memory with entropy, 4", "noise, 4"]
     files = {path.name for path in (tmp_path / "run").iterdir()}
     for name in ("samples.png", "figure2", "figure3.png", "mixing", "study.csv"):
         assert {name} <= files or {f"{name}.png", f"{name}.csv"} <= files
@@ -43,8 +43,8 @@ def test_the_running_mean_is_of_what_was():
 @pytest.mark.parametrize(
     ("argument", "message"),
     [
-        ("--config.sizes=()", "sizes: wanted a size"),
-        ("--config.sizes=(0,)", "num_visible: wanted >= 1, got 0"),
+        ("--config.sizes=()", "sizes: wanted numbers >= 1"),
+        ("--config.sizes=(0,)", "sizes: wanted numbers >= 1, got (0,)"),
         ("--config.num_seeds=0", "num_seeds: wanted >= 1"),
         ("--config.held_out=train", "held_out: wanted test or validation"),
     ],

@@ -16,9 +16,8 @@ from gasn_jax.systems import aan
 KEY = jax.random.key(0)
 M = 6
 PLAIN = aan.AANConfig(
-    height=8, width=4, num_channels=2, num_visible=5, num_hidden=3, channels=(4, 3), hidden=(6,),
-    normalised=False,
-)  # fmt: skip
+    height=8, width=4, num_channels=2, num_visible=5, num_hidden=3, channels=(4, 3), hidden=(6,)
+)
 LIGHTLY = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
 step = jax.jit(aan.train_step, static_argnums=0, compiler_options=LIGHTLY)
 
