@@ -1,0 +1,90 @@
+r"""Losses that learn an energy model of structured outputs, of one example each.
+
+A model gives every output y of an input a value v(x, y), higher for better ones (v is minus an
+energy). The losses take values that the caller has computed, of the true output y*, of an inference
+network's g(x), of the refined y''; which of these get gradients is the caller's choice
+(`jax.lax.stop_gradient`). All are to be minimised.
+
+Reference: Pan et al., "Adversarial Localized Energy Network for Structured Prediction", named ALEN
+here; Belanger and McCallum, "Structured Prediction Energy Networks" (2016); Gygli, Norouzi and
+Angelova, "Deep Value Networks Learn to Evaluate and Iteratively Refine Structured Outputs" (2017);
+Tu and Gimpel, "Learning Approximate Inference Networks for Structured Prediction" (2018).
+"""
+
+import jax
+import jax.numpy as jnp
+import optax
+from jaxtyping import Array, Float
+
+Value = Float[Array, ""]
+Output = Float[Array, "..."]
+
+
+def generalized_perceptron(true_value: Value, offending_value: Value) -> Value:
+    """``max_y v(x, y) - v(x, y*)`` (ALEN, Equation 2), with the maximum's value given."""
+    return offending_value - true_value
+
+
+def soft_hamming(y: Output, true: Output) -> Value:
+    """How many entries of a relaxed binary output are expected to differ from the true one."""
+    return jnp.sum(y * (1 - true) + (1 - y) * true)
+
+
+def margin_rescaled(true_value: Value, offending_value: Value, cost: Value) -> Value:
+    """``max(0, cost + v(x, y~) - v(x, y*))``: the structured hinge (Belanger and McCallum, §3).
+
+    The offending y~ is to maximise ``cost(y, y*) + v(x, y)``.
+    """
+    return jnp.maximum(0.0, cost + offending_value - true_value)
+
+
+def adversarial_perceptron(
+    true_value: Value, network_value: Value, refined_value: Value | float = 0.0
+) -> Value:
+    """``v(x, g(x)) + v(x, y'') - v(x, y*)`` (ALEN, Equation 5; Equation 3 without y'').
+
+    The energy network descends it, the inference network ascends its first term.
+    """
+    return network_value + refined_value - true_value
+
+
+def least_squares(
+    true_value: Value,
+    network_value: Value,
+    refined_value: Value,
+    *,
+    network_target: Value,
+    refined_target: Value,
+    true_target: float = 1.0,
+    network_weight: float = 1.0,
+    refined_weight: float = 1.0,
+) -> Value:
+    r"""``1/2 (v(x,y*) - a)^2 + \lambda/2 (v(x,g(x)) - b)^2 + \beta/2 (v(x,y'') - c)^2``.
+
+    ALEN, Equation 6, with a = ``true_target``, b and c the oracle's values of g(x) and y''.
+    """
+    return (
+        optax.l2_loss(true_value, jnp.full_like(true_value, true_target))
+        + network_weight * optax.l2_loss(network_value, network_target)
+        + refined_weight * optax.l2_loss(refined_value, refined_target)
+    )
+
+
+def least_squares_generator(network_value: Value, *, target: float = 1.0) -> Value:
+    """``1/2 (v(x, g(x)) - d)^2`` (ALEN, Equation 7)."""
+    return optax.l2_loss(network_value, jnp.full_like(network_value, target))
+
+
+def binary_cross_entropy(logits: Output, true: Output) -> Value:
+    """Mean over entries of ``-log p(y*)``: the surrogate L_task of binary outputs (ALEN, 11)."""
+    return jnp.mean(optax.sigmoid_binary_cross_entropy(logits, true))
+
+
+def categorical_cross_entropy(logits: Float[Array, "... L"], true: Float[Array, "... L"]) -> Value:
+    """The mean over variables of ``-log p(y*)``, y* one-hot: L_task of L states (ALEN, 11)."""
+    return jnp.mean(optax.softmax_cross_entropy(logits, true))
+
+
+def oracle_regression(logit: Value, target: Value) -> Value:
+    """Cross-entropy of a value ``sigmoid(logit)`` to the oracle's, in [0, 1] (DVN, §3)."""
+    return jax.nn.softplus(logit) - target * logit

@@ -1,0 +1,63 @@
+"""Networks over sets of labels: one that predicts them, and one that values them."""
+
+from collections.abc import Sequence
+
+import flax.linen as nn
+from jaxtyping import Array, Float
+
+from gasn_jax.nn import mlp
+
+
+class LabelNetwork(nn.Module):
+    """The logits of L labels from a vector of features, by dense layers with ReLU.
+
+    Attributes:
+      num_labels: L.
+      hidden: widths of the hidden layers; none is logistic regression.
+      dropout_rate: of what every hidden layer gives in training, in [0, 1).
+    """
+
+    num_labels: int
+    hidden: Sequence[int] = (150,)
+    dropout_rate: float = 0.0
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "D"], *, deterministic: bool = True) -> Float[Array, "L"]:
+        """The logits; unless deterministic, with the rng "dropout"."""
+        for width in self.hidden:
+            x = nn.relu(nn.Dense(width)(x))
+            x = nn.Dropout(self.dropout_rate, deterministic=deterministic)(x)
+        return nn.Dense(self.num_labels)(x)
+
+
+class LabelValue(nn.Module):
+    r"""The value of a (relaxed) set of labels for a vector of features.
+
+    .. math:: v(x, y) = y^\top B f(x) + c^\top \mathrm{softplus}(C y)
+
+    with f the hidden layers: a unary term, and interactions of labels through a few units.
+
+    Attributes:
+      hidden: widths of the hidden layers over the features.
+      num_interactions: units that labels interact through.
+      dropout_rate: of what every hidden layer gives in training, in [0, 1).
+
+    Reference: Belanger and McCallum, "Structured Prediction Energy Networks" (2016), §3; with the
+    sign of a value.
+    """
+
+    hidden: Sequence[int] = (150,)
+    num_interactions: int = 16
+    dropout_rate: float = 0.0
+
+    @nn.compact
+    def __call__(
+        self, x: Float[Array, "D"], y: Float[Array, "L"], *, deterministic: bool = True
+    ) -> Float[Array, ""]:
+        """The value, a scalar; unless deterministic, with the rng "dropout"."""
+        for width in self.hidden:
+            x = nn.relu(nn.Dense(width)(x))
+            x = nn.Dropout(self.dropout_rate, deterministic=deterministic)(x)
+        unary = y @ nn.Dense(y.shape[-1])(x)
+        interactions = nn.softplus(nn.Dense(self.num_interactions)(y))
+        return unary + nn.Dense(1, kernel_init=mlp.lecun_normal())(interactions)[0]

@@ -1,0 +1,147 @@
+"""ARFF and LIBSVM files: what is written is read, the published set, and damaged ones."""
+
+import gzip
+import io
+import sys
+import time
+
+import numpy as np
+import pytest
+import sklearn.datasets
+
+from gasn_jax.data import locate, multi_label
+
+HEADER = (
+    "% a comment\n@relation 'toy: -C 2'\n\n@attribute 'a word' {0,1}\n@ATTRIBUTE size numeric\n"
+    "@attribute TAG_x {0,1}\n@attribute TAG_y {0, 1}\n@data\n"
+)
+DENSE = "1,0.5,0,1\n0, -2 ,1,0\n0,0,0,0\n"
+SPARSE = "{0 1,1 0.5,3 1}\n{1 -2, 2 1}\n{}\n"
+FEATURES, LABELS = [[1, 0.5], [0, -2], [0, 0]], [[0, 1], [1, 0], [0, 0]]
+
+
+def written(tmp_path, text, zipped=False):
+    path = tmp_path / ("file.arff.gz" if zipped else "file.arff")
+    content = text.encode()
+    path.write_bytes(gzip.compress(content) if zipped else content)
+    return path
+
+
+@pytest.mark.parametrize("zipped", [False, True])
+@pytest.mark.parametrize("body", [DENSE, SPARSE, DENSE.replace("\n", "\r\n") + "\n% end\n"])
+def test_dense_and_sparse_arff_say_the_same(tmp_path, body, zipped):
+    found = multi_label.read_arff(written(tmp_path, HEADER + body, zipped), 2)
+    np.testing.assert_array_equal(found.features, FEATURES)
+    np.testing.assert_array_equal(found.labels, LABELS)
+    assert found.label_names == ("TAG_x", "TAG_y")
+    assert found.features.dtype == np.float32 and found.labels.dtype == np.uint8
+
+
+def test_libsvm_is_what_scikit_learn_writes(tmp_path):
+    rng = np.random.default_rng(0)
+    features = rng.normal(size=(20, 6)) * (rng.random((20, 6)) < 0.4)
+    labels = (rng.random((20, 4)) < 0.4).astype(int)
+    labels[3] = 0
+    file = io.BytesIO()
+    sklearn.datasets.dump_svmlight_file(features, labels, file, zero_based=False, multilabel=True)
+    path = tmp_path / "file.svm"
+    path.write_bytes(file.getvalue())
+    found = multi_label.read_libsvm(path, 6, 4)
+    np.testing.assert_allclose(found.features, features, rtol=1e-6)
+    np.testing.assert_array_equal(found.labels, labels)
+
+
+def test_the_published_set_is_as_described():
+    try:
+        found = multi_label.load("bibtex")
+    except locate.MissingDataError:
+        pytest.skip("the data set is not here")
+    for part, count, mean in ((found.train, 4880, 2.380), (found.test, 2515, 2.444)):
+        assert part.features.shape == (count, 1836) and part.labels.shape == (count, 159)
+        assert set(np.unique(part.features)) == {0, 1}
+        assert part.labels.sum(1).mean() == pytest.approx(mean, abs=1e-3)
+    assert found.train.label_names[0] == "TAG_2005"
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (HEADER + "1,0.5,0\n", "line 9: wanted 4 values, got 3"),
+        (HEADER + DENSE + "1,x,0,1\n", "line 12: could not convert"),
+        (HEADER + "1,nan,0,1\n", "line 9: wanted a finite number, got 'nan'"),
+        (HEADER + "1,1e40,0,1\n", "line 9: wanted a finite number"),
+        (HEADER + "{0 1,4 1}\n", "line 9: wanted a rising index below 4"),
+        (HEADER + "{1 1,0 1}\n", "line 9: wanted a rising index"),
+        (HEADER + "{1 1\n", "line 9: wanted {index value"),
+        (HEADER + "{1}\n", "line 9: wanted a rising index"),
+        (HEADER + "1,0.5,2,0\n", "example 1: label TAG_x must be 0 or 1, got 2"),
+        (HEADER, "holds no examples"),
+        (HEADER.replace("@data", ""), "ends without @data"),
+        (HEADER.replace("numeric", "string"), "line 5: wanted @attribute NAME numeric or {0,1}"),
+        (HEADER.replace("{0, 1}", "{a,b}"), "line 7: wanted @attribute"),
+        ("@data\n", "line 1: wanted more than 2 attributes"),
+        ("", "ends without @data"),
+    ],
+)
+def test_malformed_lines_are_named(tmp_path, text, message):
+    with pytest.raises(locate.DataError) as caught:
+        multi_label.read_arff(written(tmp_path, text), 2)
+    assert message in str(caught.value) and "file.arff" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("0 1:1\n5 1:1\n", "line 2: wanted labels below 3"),
+        ("0,0 1:1\n", "line 1: wanted labels below 3, each once"),
+        ("0 0:1\n", "line 1: wanted a rising index to 4:value"),
+        ("0 2:1 1:1\n", "line 1: wanted a rising index"),
+        ("0 5:1\n", "line 1: wanted a rising index"),
+        ("0 2\n", "line 1: wanted a rising index"),
+        ("0 2:inf\n", "line 1: wanted a finite number"),
+    ],
+)
+def test_malformed_libsvm_lines_are_named(tmp_path, text, message):
+    path = tmp_path / "file.svm"
+    path.write_text(text)
+    with pytest.raises(locate.DataError, match="file.svm") as caught:
+        multi_label.read_libsvm(path, 4, 3)
+    assert message in str(caught.value)
+
+
+def test_missing_sets_and_bad_arguments(tmp_path):
+    with pytest.raises(locate.MissingDataError, match="bookmarks-train.arff.gz not found"):
+        multi_label.load("bookmarks", tmp_path)
+    with pytest.raises(ValueError, match="name must be one of bibtex, bookmarks, got 'delicious'"):
+        multi_label.load("delicious")
+    with pytest.raises(ValueError, match="num_labels must be >= 1"):
+        multi_label.read_arff(written(tmp_path, HEADER + DENSE), 0)
+
+
+def fuzz(tmp_path, content, read, count):
+    rng, path = np.random.default_rng(0), tmp_path / "fuzzed"
+    start, refused = time.perf_counter(), 0
+    for _ in range(count):
+        damaged = bytearray(content[: rng.integers(1, len(content) + 1)])
+        for _ in range(rng.integers(0, 6)):
+            damaged[rng.integers(len(damaged))] = rng.choice([*b"{}, 01e9:-@\n", rng.integers(256)])
+        path.write_bytes(damaged)
+        try:
+            found = read(path)
+            assert sys.getsizeof(found.features) < 1e5 and np.all(found.labels <= 1)
+        except locate.DataError as error:
+            assert "\n" not in str(error)
+            refused += 1
+    assert refused > count / 3 and time.perf_counter() - start < 100
+
+
+@pytest.mark.parametrize("body", [DENSE, SPARSE])
+@pytest.mark.parametrize("zipped", [False, True])
+def test_damaged_arff_never_crashes(tmp_path, body, zipped):
+    content = written(tmp_path, HEADER + body, zipped).read_bytes()
+    fuzz(tmp_path, content, lambda path: multi_label.read_arff(path, 2), 2500)
+
+
+def test_damaged_libsvm_never_crashes(tmp_path):
+    content = b"0,2 1:1 3:0.5\n1 2:4\n 1:1\n"
+    fuzz(tmp_path, content * 4, lambda path: multi_label.read_libsvm(path, 4, 3), 10_000)

@@ -1,0 +1,83 @@
+"""F1 and intersection over union: scikit-learn's numbers, relaxed values, empty sets."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import sklearn.metrics
+
+from gasn_jax.evaluation import overlap
+
+RNG = np.random.default_rng(0)
+TRUE = RNG.random((50, 8)) < 0.3
+PREDICTED = TRUE ^ (RNG.random((50, 8)) < 0.2)
+TRUE[0] = PREDICTED[0] = False  # an example without labels, predicted so
+PREDICTED[1] = False
+
+
+@pytest.mark.parametrize(
+    ("ours", "average"),
+    [(overlap.example_f1, "samples"), (overlap.macro_f1, "macro"), (overlap.micro_f1, "micro")],
+)
+def test_f1_is_scikit_learns(ours, average):
+    wanted = sklearn.metrics.f1_score(TRUE, PREDICTED, average=average, zero_division=1.0)
+    assert ours(PREDICTED, TRUE) == pytest.approx(wanted)
+    assert ours(TRUE, TRUE) == 1
+
+
+def test_iou_is_scikit_learns():
+    wanted = sklearn.metrics.jaccard_score(TRUE, PREDICTED, average="samples", zero_division=1.0)
+    assert overlap.mean_iou(PREDICTED, TRUE) == pytest.approx(wanted)
+    wanted = sklearn.metrics.jaccard_score(TRUE.ravel(), PREDICTED.ravel())
+    masks = PREDICTED.reshape(50, 2, 4), TRUE.reshape(50, 2, 4)
+    assert overlap.global_iou(*masks) == pytest.approx(wanted)
+    assert overlap.mean_iou(*masks) == pytest.approx(overlap.mean_iou(PREDICTED, TRUE))
+    assert overlap.global_iou(np.zeros((2, 3)), np.zeros((2, 3))) == 1
+
+
+@pytest.mark.parametrize(
+    ("relaxed", "whole"), [(overlap.f1, overlap.example_f1), (overlap.iou, overlap.mean_iou)]
+)
+def test_relaxed_values_of_sets_are_the_sets_own(x64, relaxed, whole):
+    got = jax.vmap(relaxed)(jnp.asarray(PREDICTED, float), jnp.asarray(TRUE, float))
+    assert got.mean() == pytest.approx(whole(PREDICTED, TRUE))
+    y, true = RNG.random(8), RNG.random(8)
+    both, either = np.minimum(y, true).sum(), np.maximum(y, true).sum()
+    wanted = 2 * both / (both + either) if relaxed is overlap.f1 else both / either
+    assert relaxed(y, true) == pytest.approx(wanted)
+    empty = jnp.zeros(8)
+    assert relaxed(empty, empty) == 1 and relaxed(empty, true) == 0 and relaxed(y, empty) == 0
+    assert np.all(np.isfinite(jax.grad(relaxed)(empty, empty)))
+    assert np.all(np.isfinite(jax.grad(relaxed)(empty, true)))
+
+
+def test_the_best_threshold_is_the_best_of_the_candidates():
+    scores = np.where(TRUE, 0.3, 0.1)
+    assert overlap.best_threshold(scores, TRUE, np.array([0.05, 0.2, 0.25, 0.5])) == 0.2
+
+
+def test_accuracies_count_pixels_and_superpixels():
+    predicted = np.array([[[0, 0, 2], [1, 1, 2]]])
+    assert overlap.pixel_accuracy(predicted, predicted + (predicted == 2)) == pytest.approx(4 / 6)
+    regions = np.array([[[0, 0, 1], [0, 1, 1]]])
+    for true, wanted in (([[0, 2]], 1.0), ([[0, 1]], 0.5), ([[0, 2, 1, -1]], 1.0), ([[1, 1]], 0.0)):
+        assert overlap.superpixel_accuracy(predicted, regions, np.array(true)) == wanted
+    for true, regions_, message in (
+        ([[0]], regions, "superpixels must be 0 to 0"),
+        ([[0, -1]], regions, "superpixels must have a label"),
+        ([[0, 1]], regions - 1, "superpixels must be 0 to 1"),
+        ([0, 1], regions, r"true must have shape \[1, S\]"),
+        ([[0, 1]], regions[0], "wanted equal shapes"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            overlap.superpixel_accuracy(predicted, regions_, np.array(true))
+
+
+@pytest.mark.parametrize("whole", [overlap.example_f1, overlap.mean_iou, overlap.global_iou])
+def test_what_is_no_pair_of_sets_is_refused(whole):
+    with pytest.raises(ValueError, match="wanted equal shapes"):
+        whole(TRUE, TRUE[:3])
+    with pytest.raises(ValueError, match="wanted equal shapes"):
+        whole(TRUE[:0], TRUE[:0])
+    with pytest.raises(ValueError, match="predicted must be 0 or 1"):
+        whole(0.5 * TRUE, TRUE)

@@ -1,0 +1,60 @@
+"""Energy losses against their formulas, and which way their gradients push."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from gasn_jax.learning import energy_losses as losses
+
+pytestmark = pytest.mark.usefixtures("x64")
+TRUE, NETWORK, REFINED = 0.7, 0.2, -1.3
+RNG = np.random.default_rng(0)
+Y, LABELS = RNG.random(6), np.array([1.0, 0, 0, 1, 0, 1])
+
+
+def test_losses_are_their_formulas():
+    assert losses.generalized_perceptron(TRUE, NETWORK) == pytest.approx(-0.5)
+    assert losses.adversarial_perceptron(TRUE, NETWORK) == pytest.approx(-0.5)
+    assert losses.adversarial_perceptron(TRUE, NETWORK, REFINED) == pytest.approx(-1.8)
+    assert losses.margin_rescaled(TRUE, NETWORK, 0.3) == 0
+    assert losses.margin_rescaled(TRUE, NETWORK, 2.0) == pytest.approx(1.5)
+    wanted = 0.5 * (0.3**2) + 0.25 * (0.2 - 0.9) ** 2 + (-1.3 - 0.4) ** 2
+    got = losses.least_squares(
+        jnp.float64(TRUE), NETWORK, REFINED, network_target=0.9, refined_target=0.4,
+        network_weight=0.5, refined_weight=2.0,
+    )  # fmt: skip
+    assert got == pytest.approx(wanted)
+    assert losses.least_squares_generator(jnp.float64(NETWORK)) == pytest.approx(0.32)
+
+
+def test_the_soft_cost_of_sets_is_hammings():
+    other = np.array([1.0, 1, 0, 0, 0, 1])
+    assert losses.soft_hamming(other, LABELS) == 2
+    assert losses.soft_hamming(np.full(6, 0.5), LABELS) == 3
+
+
+def test_cross_entropies_are_their_formulas():
+    logits = 3 * RNG.normal(size=6)
+    p = 1 / (1 + np.exp(-logits))
+    wanted = -np.mean(LABELS * np.log(p) + (1 - LABELS) * np.log(1 - p))
+    assert losses.binary_cross_entropy(logits, LABELS) == pytest.approx(wanted)
+    scores, one_hot = RNG.normal(size=(4, 5, 3)), np.eye(3)[RNG.integers(0, 3, (4, 5))]
+    log_p = scores - np.log(np.exp(scores).sum(-1, keepdims=True))
+    wanted = -np.mean(np.sum(one_hot * log_p, axis=-1))
+    assert losses.categorical_cross_entropy(scores, one_hot) == pytest.approx(wanted)
+    for target in (0.0, 0.3, 1.0):
+        p = 1 / (1 + np.exp(-0.4))
+        wanted = -target * np.log(p) - (1 - target) * np.log(1 - p)
+        assert losses.oracle_regression(0.4, target) == pytest.approx(wanted)
+        slope = jax.grad(losses.oracle_regression)(np.log(0.3 / 0.7), target)
+        assert slope == pytest.approx(0.3 - target)
+
+
+def test_gradients_raise_the_true_value_and_lower_the_others():
+    for loss in (losses.generalized_perceptron, losses.adversarial_perceptron):
+        assert jax.grad(loss, argnums=(0, 1))(TRUE, NETWORK) == (-1, 1)
+    assert jax.grad(losses.margin_rescaled, argnums=(0, 1))(TRUE, NETWORK, 2.0) == (-1, 1)
+    assert jax.grad(losses.margin_rescaled, argnums=(0, 1))(TRUE, NETWORK, 0.1) == (0, 0)
+    assert jax.grad(losses.least_squares_generator)(NETWORK) == pytest.approx(NETWORK - 1)
+    np.testing.assert_allclose(jax.grad(losses.soft_hamming)(Y, LABELS), 1 - 2 * LABELS)

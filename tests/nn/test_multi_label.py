@@ -1,0 +1,47 @@
+"""Networks over labels, against their formulas."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from gasn_jax.nn import multi_label
+
+X = np.random.default_rng(0).normal(size=7).astype(np.float32)
+Y = np.array([1.0, 0.0, 0.3], np.float32)
+
+
+def dense(params, name, x):
+    return x @ np.asarray(params[name]["kernel"]) + np.asarray(params[name]["bias"])
+
+
+def test_the_value_is_that_of_the_formula():
+    model = multi_label.LabelValue((5,), num_interactions=4)
+    variables = model.init(jax.random.key(0), X, Y)
+    params = variables["params"]
+    features = np.maximum(dense(params, "Dense_0", X), 0)
+    unary = Y @ dense(params, "Dense_1", features)
+    interactions = np.log1p(np.exp(dense(params, "Dense_2", Y)))
+    wanted = unary + dense(params, "Dense_3", interactions)[0]
+    np.testing.assert_allclose(model.apply(variables, X, Y), wanted, rtol=1e-5)
+
+
+def test_the_network_is_logistic_regression_without_hidden_layers():
+    model = multi_label.LabelNetwork(3, ())
+    variables = model.init(jax.random.key(0), X)
+    np.testing.assert_allclose(
+        model.apply(variables, X), dense(variables["params"], "Dense_0", X), rtol=1e-5
+    )
+    deeper = multi_label.LabelNetwork(3, (6, 5))
+    assert deeper.apply(deeper.init(jax.random.key(0), X), X).shape == (3,)
+
+
+def test_dropout_is_only_there_in_training():
+    for model, inputs in (
+        (multi_label.LabelNetwork(3, (8,), 0.5), (X,)),
+        (multi_label.LabelValue((8,), 4, 0.5), (X, Y)),
+    ):
+        variables = model.init(jax.random.key(0), *inputs)
+        rngs = {"dropout": jax.random.key(1)}
+        dropped = model.apply(variables, *inputs, deterministic=False, rngs=rngs)
+        assert np.any(dropped != model.apply(variables, *inputs))
+        assert jnp.shape(dropped) == jnp.shape(model.apply(variables, *inputs))
