@@ -1,0 +1,218 @@
+r"""Adversarial localized energy networks: a value network and the network that starts its ascent.
+
+An inference network proposes y' = g(x); gradient ascent on the value v(x, y), from y', refines it
+to y''. The value network learns to tell how good each is, by least squares to an oracle h (how well
+an output overlaps the true one):
+
+.. math:: L(\theta_v) = \tfrac12 (v(x, y^*) - a)^2
+          + \tfrac{\lambda_v}{2} (v(x, y') - h(y', y^*))^2
+          + \tfrac{\beta_v}{2} (v(x, y'') - h(y'', y^*))^2
+
+and the inference network to be valued highly, beside a surrogate of its own:
+
+.. math:: L(\theta_g) = L_{task}(\theta_g) + \tfrac{\lambda_g}{2} (v(x, g(x)) - d)^2
+
+A step trains both once on a minibatch (Algorithm 1). The ablations are fields: ``refined_weight``
+0 is the paper's AEN, ``surrogate_weight`` 0 its "no L_task", and ``network_weight``,
+``refined_weight`` and ``adversarial_weight`` 0 leave its "InfNet baseline".
+
+Reference: Pan, Liu, Yan, Yang and Yang, "Adversarial Localized Energy Network for Structured
+Prediction", Equations 4 to 12 and Algorithm 1.
+"""
+
+import dataclasses
+import math
+from typing import Any, NamedTuple, cast
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import optax
+from jaxtyping import Array, Float, Key, PyTree
+
+from gasn_jax.checks import require
+from gasn_jax.energy import gradient_inference
+from gasn_jax.learning import energy_losses
+from gasn_jax.learning.relaxed_outputs import RelaxedOutputs
+
+Params = PyTree
+Input = Float[Array, "..."]
+Output = Float[Array, "..."]
+
+
+@dataclasses.dataclass(frozen=True)
+class ALENConfig:
+    """What an ALEN is made of."""
+
+    # The inference network: x -> logits of y; and the value network: (x, y) -> a scalar. Both are
+    # called with `deterministic=False` and the rng "dropout" in training.
+    network: nn.Module
+    value: nn.Module
+    # The kind of y, and the oracle.
+    outputs: RelaxedOutputs = RelaxedOutputs()
+    # Steps of the ascent in training, their size, and whether gradients are normalised (Eq. 12).
+    num_refinements: int = 10
+    step_size: float = 0.3
+    normalize: bool = True
+    # Whether the compiled ascent repeats its step instead of looping (convolutions on the CPU).
+    unroll: bool = False
+    # Equation 6: the true output's target a, and the weights of y' and y''.
+    true_target: float = 1.0
+    network_weight: float = 1.0
+    refined_weight: float = 1.0
+    # Equation 11: the target d, and the weights of the adversarial and of the surrogate loss.
+    network_target: float = 1.0
+    adversarial_weight: float = 1.0
+    surrogate_weight: float = 1.0
+    # Adam's learning rates (b1 = 0.5).
+    network_rate: float = 1e-3
+    value_rate: float = 1e-3
+
+    def __post_init__(self):
+        """Raises ValueError naming the field, what is wanted and what was given."""
+        require(self.num_refinements >= 0, "num_refinements", ">= 0", self.num_refinements)
+        for name in ("step_size", "network_rate", "value_rate"):
+            value = getattr(self, name)
+            require(0 < value < math.inf, name, "> 0 and finite", value)
+        weights = ("network_weight", "refined_weight", "adversarial_weight", "surrogate_weight")
+        for name in weights:
+            value = getattr(self, name)
+            require(0 <= value < math.inf, name, ">= 0 and finite", value)
+
+
+class ALENState(NamedTuple):
+    """What the next step needs.
+
+    Attributes:
+      network: variables of the inference network.
+      value: variables of the value network.
+      network_optimizer, value_optimizer: their optax states.
+    """
+
+    network: Params
+    value: Params
+    network_optimizer: Any
+    value_optimizer: Any
+
+
+class Prediction(NamedTuple):
+    """An output and how it was found.
+
+    Attributes:
+      network: the inference network's y'.
+      refined: the ascent from it; ``refined.y`` is the prediction.
+    """
+
+    network: Output
+    refined: gradient_inference.Result
+
+
+def init(config: ALENConfig, key: Key[Array, ""], x: Input, y: Output) -> ALENState:
+    """A fresh state; x and y are examples, for their shapes."""
+    network_key, value_key = jax.random.split(key)
+    network = config.network.init(network_key, x)
+    value = config.value.init(value_key, x, y)
+    optimizers = _adam(config.network_rate).init(network), _adam(config.value_rate).init(value)
+    return ALENState(network, value, *optimizers)
+
+
+def train_step(
+    config: ALENConfig,
+    state: ALENState,
+    x: Float[Array, "m ..."],
+    y: Float[Array, "m ..."],
+    key: Key[Array, ""],
+) -> tuple[ALENState, dict[str, Float[Array, ""]]]:
+    """One step of both networks on one minibatch (Algorithm 1).
+
+    Args:
+      config: the system.
+      state: before the step.
+      x: inputs.
+      y: true outputs.
+      key: of the dropout.
+
+    Returns:
+      The state after the step, and metrics, means over the minibatch: the two losses, the values of
+      the true, proposed and refined outputs, and the oracle's of the latter two.
+    """
+    keys = jax.random.split(key, y.shape[0])
+
+    def propose(params, x, key):
+        return _training(config.network, params, key, x)
+
+    def found(x, key):
+        proposed = config.outputs.probabilities(propose(state.network, x, key))
+        return proposed, _ascend(config, state.value, x, proposed, config.num_refinements).y
+
+    proposed, refined = jax.vmap(found)(x, keys)
+
+    def value_loss(params):
+        def one(x, y, proposed, refined, key):
+            values = [_training(config.value, params, key, x, z) for z in (y, proposed, refined)]
+            oracle = [config.outputs.oracle_value(z, y) for z in (proposed, refined)]
+            loss = energy_losses.least_squares(
+                *values,  # of the true, the proposed and the refined output
+                network_target=oracle[0],
+                refined_target=oracle[1],
+                true_target=config.true_target,
+                network_weight=config.network_weight,
+                refined_weight=config.refined_weight,
+            )
+            names = ("true_value", "network_value", "refined_value", "network_oracle")
+            named = dict(zip((*names, "refined_oracle"), (*values, *oracle), strict=True))
+            return loss, named | {"value_loss": loss}
+
+        return jax.tree.map(jnp.mean, jax.vmap(one)(x, y, proposed, refined, keys))
+
+    gradient, metrics = jax.grad(value_loss, has_aux=True)(state.value)
+    updates, value_optimizer = _adam(config.value_rate).update(gradient, state.value_optimizer)
+    value = optax.apply_updates(state.value, updates)
+
+    def network_loss(params):
+        def one(x, y, key):
+            logits = propose(params, x, key)
+            given = _applied(config.value, value, x, config.outputs.probabilities(logits))
+            adversarial = energy_losses.least_squares_generator(given, target=config.network_target)
+            surrogate = config.outputs.cross_entropy(logits, y)
+            return config.surrogate_weight * surrogate + config.adversarial_weight * adversarial
+
+        return jnp.mean(jax.vmap(one)(x, y, keys))
+
+    loss, gradient = jax.value_and_grad(network_loss)(state.network)
+    updates, network_optimizer = _adam(config.network_rate).update(
+        gradient, state.network_optimizer
+    )
+    network = optax.apply_updates(state.network, updates)
+    state = ALENState(network, value, network_optimizer, value_optimizer)
+    return state, metrics | {"network_loss": loss}
+
+
+def predict(config: ALENConfig, state: ALENState, x: Input, *, num_steps: int) -> Prediction:
+    """The output of one input: proposed, then refined by ``num_steps`` >= 0 steps (Equation 12)."""
+    proposed = config.outputs.probabilities(_applied(config.network, state.network, x))
+    return Prediction(proposed, _ascend(config, state.value, x, proposed, num_steps))
+
+
+def _ascend(config, params, x, start, num_steps):
+    return gradient_inference.maximize(
+        lambda y: _applied(config.value, params, x, y),
+        start,
+        num_steps=num_steps,
+        step_size=config.step_size,
+        projection=config.outputs.project,
+        normalize=config.normalize,
+        unroll=config.unroll,
+    )
+
+
+def _training(module: nn.Module, params: Params, key: Key[Array, ""], *inputs: Array) -> Array:
+    return cast(Array, module.apply(params, *inputs, deterministic=False, rngs={"dropout": key}))
+
+
+def _applied(module: nn.Module, params: Params, *inputs: Array) -> Array:
+    return cast(Array, module.apply(cast(Any, params), *inputs))
+
+
+def _adam(rate):
+    return optax.adam(rate, b1=0.5)

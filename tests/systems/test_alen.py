@@ -1,0 +1,166 @@
+"""ALEN's step against the paper's formulas, its ablations, its prediction, and that it learns."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from gasn_jax.learning.relaxed_outputs import RelaxedOutputs
+from gasn_jax.nn import multi_label
+from gasn_jax.systems import alen
+
+KEY = jax.random.key(0)
+M, D, L = 5, 4, 3
+CONFIG = alen.ALENConfig(
+    network=multi_label.LabelNetwork(L, (6,)), value=multi_label.LabelValue((6,), 2),
+    num_refinements=3, network_weight=0.7, refined_weight=1.3, adversarial_weight=0.4,
+    surrogate_weight=0.9, true_target=0.95, network_target=1.05,
+)  # fmt: skip
+RNG = np.random.default_rng(0)
+X = jnp.asarray(RNG.normal(size=(M, D)), jnp.float32)
+Y = jnp.asarray(RNG.random((M, L)) < 0.5, jnp.float32)
+step = jax.jit(alen.train_step, static_argnums=0)
+
+
+def change(**fields):
+    return dataclasses.replace(CONFIG, **fields)
+
+
+def f1(y, true):
+    both, either = np.minimum(y, true).sum(), np.maximum(y, true).sum()
+    return 2 * both / (both + either) if either else 1.0
+
+
+def ascent(config, params, x, y):
+    """Equation 12 (or 4), step by step."""
+    for _ in range(config.num_refinements):
+        gradient = jax.grad(lambda y: config.value.apply(params, x, y))(y)
+        if config.normalize:
+            gradient /= jnp.linalg.norm(gradient)
+        y = jnp.clip(y + config.step_size * gradient, 0, 1)
+    return y
+
+
+CHOICES = [
+    CONFIG,
+    change(normalize=False, surrogate_weight=0.0),
+    change(refined_weight=0.0, num_refinements=0),
+]
+
+
+@pytest.mark.parametrize("config", CHOICES, ids=["paper", "plain gradients, no task", "AEN"])
+def test_a_step_is_that_of_the_formulas(config):
+    state = alen.init(config, KEY, X[0], Y[0])
+    after, metrics = step(config, state, X, Y, KEY)
+    g = jax.vmap(lambda params, x: jax.nn.sigmoid(config.network.apply(params, x)), (None, 0))
+    v = jax.vmap(config.value.apply, (None, 0, 0))
+    proposed = g(state.network, X)
+    refined = jnp.stack(
+        [ascent(config, state.value, x, y) for x, y in zip(X, proposed, strict=True)]
+    )
+    b, c = (np.array([f1(*pair) for pair in zip(z, Y, strict=True)]) for z in (proposed, refined))
+
+    def equation_6(params):
+        total = 0.5 * (v(params, X, Y) - config.true_target) ** 2
+        total += 0.5 * config.network_weight * (v(params, X, proposed) - b) ** 2
+        total += 0.5 * config.refined_weight * (v(params, X, refined) - c) ** 2
+        return total.mean()
+
+    def equation_11(params):
+        p = g(params, X)
+        task = -jnp.mean(Y * jnp.log(p) + (1 - Y) * jnp.log(1 - p))
+        adversarial = jnp.mean(0.5 * (v(after.value, X, p) - config.network_target) ** 2)
+        return config.surrogate_weight * task + config.adversarial_weight * adversarial
+
+    assert float(metrics["value_loss"]) == pytest.approx(float(equation_6(state.value)), rel=1e-4)
+    assert float(metrics["network_loss"]) == pytest.approx(
+        float(equation_11(state.network)), rel=1e-4
+    )
+    assert float(metrics["refined_oracle"]) == pytest.approx(c.mean(), rel=1e-4)
+    # Adam's first moment after one step with b1 = 0.5 is half the gradient.
+    for optimizer, loss, params in (
+        (after.value_optimizer, equation_6, state.value),
+        (after.network_optimizer, equation_11, state.network),
+    ):
+        jax.tree.map(
+            lambda m, g: np.testing.assert_allclose(m, 0.5 * g, rtol=1e-3, atol=1e-6),
+            optimizer[0].mu,
+            jax.grad(loss)(params),
+        )
+
+
+def test_a_prediction_is_the_ascent_from_the_proposal():
+    state = alen.init(CONFIG, KEY, X[0], Y[0])
+    found = alen.predict(CONFIG, state, X[0], num_steps=3)
+    proposed = jax.nn.sigmoid(CONFIG.network.apply(state.network, X[0]))
+    np.testing.assert_allclose(found.network, proposed, rtol=1e-6)
+    wanted = ascent(CONFIG, state.value, X[0], proposed)
+    np.testing.assert_allclose(found.refined.y, wanted, rtol=1e-4)
+    assert found.refined.trajectory.shape == (4, L)
+    none = alen.predict(CONFIG, state, X[0], num_steps=0)
+    np.testing.assert_array_equal(none.refined.y, none.network)
+
+
+def test_labels_that_exclude_each_other_are_learned():
+    """Which of two labels it is cannot be known; that it is one of them can."""
+    rng = np.random.default_rng(0)
+    y = np.zeros((400, 4), np.float32)
+    kind = rng.integers(0, 2, 400)
+    y[np.arange(400), 2 * kind + rng.integers(0, 2, 400)] = 1
+    x = jnp.asarray(np.eye(2, dtype=np.float32)[kind])
+    config = change(
+        network=multi_label.LabelNetwork(4, (16,)), value=multi_label.LabelValue((16,), 8),
+        network_rate=5e-3, value_rate=5e-3, num_refinements=8,
+    )  # fmt: skip
+
+    @jax.jit
+    def train(state, keys):
+        def body(state, key):
+            rows = jax.random.randint(key, (32,), 0, 400)
+            return alen.train_step(config, state, x[rows], jnp.asarray(y)[rows], key)
+
+        return jax.lax.scan(body, state, keys)
+
+    start = alen.init(config, KEY, x[0], y[0])
+    state, metrics = train(start, jax.random.split(KEY, 1500))
+    assert metrics["value_loss"][-100:].mean() < 0.3 * metrics["value_loss"][:20].mean()
+    found = jax.vmap(lambda x: alen.predict(config, state, x, num_steps=20))(jnp.eye(2))
+    wrong_kind = np.array([[2, 3], [0, 1]])
+    assert np.take_along_axis(np.asarray(found.refined.y), wrong_kind, axis=1).max() < 0.3
+    assert np.all(found.refined.values[:, -1] >= found.refined.values[:, 0])
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        (dict(num_refinements=-1), "num_refinements: wanted >= 0, got -1"),
+        (dict(step_size=0.0), "step_size: wanted > 0"),
+        (dict(value_rate=float("inf")), "value_rate: wanted > 0 and finite"),
+        (dict(refined_weight=-0.1), "refined_weight: wanted >= 0"),
+    ],
+)
+def test_bad_configs_are_named(fields, message):
+    with pytest.raises(ValueError, match=message):
+        change(**fields)
+
+
+def test_outputs_of_classes_take_their_own_functions():
+    outputs = RelaxedOutputs("classes", "iou")
+    logits = jnp.asarray(RNG.normal(size=(2, 3)), jnp.float32)
+    p = outputs.probabilities(logits)
+    np.testing.assert_allclose(p.sum(-1), 1, rtol=1e-6)
+    np.testing.assert_allclose(outputs.project(p + 0.3), p, atol=1e-6)
+    true = jnp.eye(3)[jnp.array([0, 2])]
+    np.testing.assert_allclose(
+        outputs.cross_entropy(logits, true), -np.mean(np.log([p[0, 0], p[1, 2]])), rtol=1e-5
+    )
+    both, either = np.minimum(p, true).sum(), np.maximum(p, true).sum()
+    np.testing.assert_allclose(outputs.oracle_value(p, true), both / either, rtol=1e-5)
+    np.testing.assert_allclose(outputs.undecided(p), 1 / 3, rtol=1e-6)
+    assert np.all(RelaxedOutputs().undecided(Y) == 0.5)
+    with pytest.raises(ValueError, match="kind must be one of binary, classes, got 'real'"):
+        RelaxedOutputs("real")
+    with pytest.raises(ValueError, match="oracle must be one of f1, iou"):
+        RelaxedOutputs(oracle="accuracy")
