@@ -85,6 +85,8 @@ class Config(loop.LoopConfig):
         require(known, "dataset", f"one of {', '.join(images.DATASETS)}", self.dataset)
         for name in ("batch_size", "num_samples", "num_sample_steps"):
             require(getattr(self, name) >= 1, name, ">= 1", getattr(self, name))
+        several = self.batch_size >= 2 or not self.entropy_weight
+        require(several, "batch_size", ">= 2 for an entropy_weight", self.batch_size)
         self.system()
 
     def system(self) -> aan.AANConfig:

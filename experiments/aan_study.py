@@ -2,8 +2,9 @@
 
     python -m experiments.aan_study --workdir=DIR
 
-trains both at 100 and at 1000 dimensions, over seeds, with the same networks and budget. It judges
-samples in the feature space of a classifier (`experiments.digit_classifier`, trained first), and
+trains both at 100 and at 1000 dimensions, over seeds, with the same layers and number of steps.
+Each has the settings that were best for it on the validation part; noise also has the memory's. It
+judges samples in the feature space of a classifier (`experiments.digit_classifier`, trained first), and
 draws the paper's Figure 2 (how closely the generator follows the discriminator) and Figure 3 (Gibbs
 steps from the features of real digits), with the numbers that the paper only tells in words: how
 fast a chain forgets its start, and how often it changes class.
@@ -28,13 +29,14 @@ from gasn_jax.evaluation import features
 from gasn_jax.training import loop, pictures
 from gasn_jax.training.errors import require
 
-# Of the runs at each size: what each paints from, with its own tuned settings. The entropy's weight
-# is divided by the size, for it grows with the variance of the free energy.
+# Of the runs at each size: what each paints from, with its own tuned settings, and noise with the
+# memory's. The entropy's weight is divided by the size: its gradient grows with it.
 _MEMORY = dict(memory="rbm", visible="spin", normalised=True, r1=0.0)
 ARMS: dict[str, dict[str, Any]] = {
     "memory": dict(**_MEMORY, entropy_weight=0.0),
     "memory with entropy": dict(**_MEMORY, entropy_weight=10.0),
     "noise": dict(memory="uniform", normalised=False, r1=1.0, entropy_weight=0.0),
+    "noise as memory": dict(memory="uniform", normalised=True, r1=0.0, entropy_weight=0.0),
 }
 _SHOWN, _WALKS, _COLUMNS = 40, 8, 5
 # Figure 2 is a running mean over so many logged steps.
@@ -146,23 +148,36 @@ def _run_one(config, run, folder, judge, real):
     key = jax.random.key(config.seed)
     many = dataclasses.replace(run, num_samples=config.num_eval_samples)
     samples = aan.draw(many, state, key)
+    judged = judge(_held_out(config, real))
+    statistics = _statistics(judge(samples), judged)
     steps, ratio = aan.ratio(folder)
-    statistics = _statistics(judge, samples, _held_out(config, real)) | {
-        "ratio": float(np.mean(ratio[-len(ratio) // 5 :]))
-    }
+    statistics["ratio"] = float(np.mean(ratio[-len(ratio) // 5 :]))
+    # Beside chains that need no data, those of training: a few steps from a real image's features.
+    statistics["trained_frechet_distance"] = statistics["frechet_distance"]
     walk = {}
     if run.memory == "rbm":
-        walk = _walk(run, state, key, real.test[: config.num_walks], judge)
+        starts = _spread(real.train, config.num_eval_samples)
+        short = aan.walk(run, state, key, starts).images[:, run.num_gibbs_steps - 1]
+        trained = _statistics(judge(images.as_bytes(short)), judged)
+        statistics["trained_frechet_distance"] = trained["frechet_distance"]
+        walk = _walk(run, state, key, _starts(config, real), judge)
     return Found(statistics, samples[:_SHOWN], (steps, _running_mean(ratio)), walk)
 
 
 def _held_out(config, real):
-    part = getattr(real, config.held_out)
-    return part[: config.num_eval_samples]
+    return _spread(getattr(real, config.held_out), config.num_eval_samples)
 
 
-def _statistics(judge, samples, held_out):
-    mine, theirs = judge(samples), judge(held_out)
+def _starts(config, real):
+    return _spread(getattr(real, config.held_out), config.num_walks)
+
+
+def _spread(rows, count):
+    """At most so many rows, from all over: the halves of MNIST's test part are not alike."""
+    return rows[np.linspace(0, len(rows) - 1, min(count, len(rows))).astype(int)]
+
+
+def _statistics(mine, theirs):
     return {
         "frechet_distance": features.frechet_distance(mine.features, theirs.features),
         "class_coverage": features.class_coverage(mine.classes, mnist.NUM_CLASSES),
@@ -177,7 +192,7 @@ def _walk(run, state, key, starts, judge):
     seen = [starts, *pixels.swapaxes(0, 1)]
     classes = np.stack([judge(step).classes for step in seen], axis=1)
     return {
-        "correlation": features.correlation_with_start(walk.features, walk.visible),
+        "correlation": features.correlation_with_start(walk.start, walk.visible),
         "changed": np.mean(classes[:, 1:] != classes[:, :-1], axis=0),
         "same_class": np.mean(classes[:, 1:] == classes[:, :1], axis=0),
         "images": pixels[:_WALKS],
@@ -192,13 +207,14 @@ def _running_mean(values):
 
 
 def _save_table(config, directory, judge, real, found):
-    """Rows: the arms, and real digits of another part."""
+    """Rows: the arms, and training digits."""
     rows = {}
     for arm, ones in found.items():
         rows[arm] = {name: [one.statistics[name] for one in ones] for name in ones[0].statistics}
-    other = real.validation if config.held_out == "test" else real.test
-    floor = _statistics(judge, other[: config.num_eval_samples], _held_out(config, real))
-    rows["real digits"] = {name: [x] for name, x in floor.items()} | {"ratio": [float("nan")]}
+    training = judge(_spread(real.train, config.num_eval_samples))
+    floor = _statistics(training, judge(_held_out(config, real)))
+    floor |= {"ratio": float("nan"), "trained_frechet_distance": floor["frechet_distance"]}
+    rows["training digits"] = {name: [x] for name, x in floor.items()}
     gasn.write_table(os.path.join(directory, "study.csv"), rows)
 
 
@@ -221,7 +237,7 @@ def _save_figures(config, directory, real, found):
     walks = {arm: [one.walk for one in ones] for arm, ones in found.items() if ones[0].walk}
     grids = {}
     for arm, ones in walks.items():
-        rows = np.concatenate([real.test[:_WALKS, None], ones[0]["images"]], axis=1)
+        rows = np.concatenate([_starts(config, real)[:_WALKS, None], ones[0]["images"]], axis=1)
         grids[arm] = images.shown(rows.reshape(-1, *rows.shape[2:]))
     columns = 1 + next(iter(walks.values()))[0]["images"].shape[1]
     title = "A real image, and ten Gibbs steps from its features"

@@ -114,7 +114,10 @@ def _of_run(directory: str, default: Config) -> Config:
         name: tuple(value) if isinstance(getattr(default, name), tuple) else value
         for name, value in values.items()
     }
-    return type(default)(**items)
+    try:
+        return type(default)(**items)
+    except TypeError as error:
+        raise ValueError(f"{directory} holds a damaged config.json: {error}") from error
 
 
 def _exit_code(main_fn: Callable[[Config, str], Any], config: Config, workdir: str) -> int:

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from absl import logging
 
-from gasn_jax.data import celeba, lfw_parts, mnist
+from gasn_jax.data import celeba, lfw_parts, locate, mnist
 
 _CELEBA = 64
 
@@ -69,6 +69,9 @@ def _celeba(data_dir, skip_bad_images):
     *parts, skipped = celeba.load(data_dir, side=_CELEBA, skip_bad_images=skip_bad_images)
     for line in skipped:
         logging.warning("left out: %s", line)
+    for name, part in zip(Images._fields, parts, strict=True):
+        if not len(part):
+            raise locate.DataError(f"celeba: its {name} part holds no images")
     return Images(*parts)
 
 

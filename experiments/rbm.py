@@ -111,8 +111,9 @@ def train(config: Config, directory: str) -> dict[str, Any]:
     base_bias = ais.base_rates(rbm, jnp.asarray(data.train, jnp.float32))
 
     def init_fn(key) -> dict[str, Any]:
-        params = rbms.init(key, rbm) | {"visible_bias": base_bias}
-        keys = jax.random.split(key, config.num_chains)
+        weights_key, chains_key = jax.random.split(key)
+        params = rbms.init(weights_key, rbm) | {"visible_bias": base_bias}
+        keys = jax.random.split(chains_key, config.num_chains)
         return {
             "params": params,
             "optimizer": optimizer.init(params),

@@ -80,19 +80,21 @@ def load(
         names = sorted(path.name for path in place.iterdir() if _NAME.fullmatch(path.name))
         return _load(place, names, lambda name: _head(place / name), side, crop, skip_bad_images)
     try:
-        with zipfile.ZipFile(place) as archive:
-            members = {Path(member).name: member for member in sorted(archive.namelist())}
-            names = [name for name in members if _NAME.fullmatch(name)]
-
-            def read(name):
-                if name not in members:
-                    raise FileNotFoundError("no such member")
-                with archive.open(members[name]) as file:
-                    return file.read(_MOST_BYTES)
-
-            return _load(place, names, read, side, crop, skip_bad_images)
-    except zipfile.BadZipFile as error:
+        archive = zipfile.ZipFile(place)
+    # what is damaged in the directory of a zip decides among several types
+    except Exception as error:
         raise locate.DataError(f"{place}: is not a zip archive: {error}") from error
+    with archive:
+        members = {Path(member).name: member for member in sorted(archive.namelist())}
+        names = [name for name in members if _NAME.fullmatch(name)]
+
+        def read(name):
+            if name not in members:
+                raise FileNotFoundError("no such member")
+            with archive.open(members[name]) as file:
+                return file.read(_MOST_BYTES)
+
+        return _load(place, names, read, side, crop, skip_bad_images)
 
 
 def _find(data_dir):

@@ -210,12 +210,14 @@ def rbm_log_likelihood(
       num_steps: temperatures.
 
     Returns:
-      :class:`Likelihood`; O((num_chains num_steps + M) V H).
+      :class:`Likelihood`, NaN if an entry of v is no state of its unit.
+      O((num_chains num_steps + M) V H).
 
     Raises:
-      ValueError: at trace time, for fewer than 1 chain or step, or no configurations.
+      ValueError: at trace time, for fewer than 1 chain or step, or another shape or dtype of v.
     """
-    for name, count in (("num_chains", num_chains), ("num_steps", num_steps), ("M", v.shape[0])):
+    rbms.check(params, rbm, v=v[:1].reshape(-1))
+    for name, count in (("num_chains", num_chains), ("num_steps", num_steps)):
         if count < 1:
             raise ValueError(f"{name} must be >= 1, got {count}")
     path = rbm_path(params, rbm, base_visible_bias)
@@ -227,6 +229,7 @@ def rbm_log_likelihood(
     keys = jax.random.split(backward_key, len(rows))
     back, _ = jax.vmap(lambda key, start: backward(key, path, start, betas))(keys, v[rows])
     score = -jnp.mean(jax.vmap(lambda one: rbms.free_energy(params, rbm, one))(v))
+    score = jnp.where(rbms.are_states(rbm, v), score, jnp.nan)
     ahead = estimate(there, path.log_partition)
     reverse = estimate(back, path.log_partition, reverse=True)
     return Likelihood(score - ahead.log_partition, score - reverse.log_partition, ahead, reverse)

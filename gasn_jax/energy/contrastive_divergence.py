@@ -82,13 +82,16 @@ def gradient(
       sparsity_target: in (0, 1).
 
     Returns:
-      :class:`Estimate`; O((M + C k) V H).
+      :class:`Estimate`, its gradient NaN if an entry of the data is neither a state of its unit nor
+      between two (a mean). O((M + C k) V H).
 
     Raises:
-      ValueError: at trace time, for shapes that are not the machine's or ``num_steps < 1``.
+      ValueError: at trace time, for other shapes than the machine's, integers, or
+        ``num_steps < 1``.
     """
     if jnp.ndim(data) != 2 or data.shape[1] != rbm.num_visible or not data.shape[0]:
         raise ValueError(f"data must have shape [M, {rbm.num_visible}], got {jnp.shape(data)}")
+    rbms.check(params, rbm, v=data[0])
     start = gibbs.State(data) if chains is None else chains
     keys = jax.random.split(key, start.v.shape[0])
 
@@ -104,7 +107,8 @@ def gradient(
         sparse = 0.5 * sparsity * jnp.sum((on - sparsity_target) ** 2) if sparsity else 0.0
         return sparse + 0.5 * weight_decay * jnp.sum(params["weights"] ** 2)
 
-    descent = jax.tree.map(jnp.subtract, negative, positive)
+    valid = jnp.where(rbms.are_states(rbm, data, or_means=True), 1.0, jnp.nan)
+    descent = jax.tree.map(lambda n, p: (n - p) * valid.astype(p.dtype), negative, positive)
     if weight_decay or sparsity:
         descent = jax.tree.map(jnp.add, descent, jax.grad(penalty)(params))
     return Estimate(descent, positive, negative, chains, info.visible_mean)

@@ -25,7 +25,7 @@ import math
 import jax
 import jax.numpy as jnp
 from jax import lax
-from jaxtyping import Array, Float, Key
+from jaxtyping import Array, Bool, Float, Key
 
 from gasn_jax import numerics
 
@@ -142,19 +142,21 @@ def log_partition(params: Params, rbm: RBM, *, chunk_size: int = 2**12) -> Float
 
     Args:
       params, rbm: the machine.
-      chunk_size: how many states are taken together; bounds the memory.
+      chunk_size: how many states at most are taken together, >= 1; bounds the memory.
 
     Returns:
       Scalar; O(2^n V H) for n units. Its gradient is the negative phase of the likelihood.
 
     Raises:
-      ValueError: at trace time, for more than 25 units.
+      ValueError: at trace time, for more than 25 units or ``chunk_size < 1``.
     """
     check(params, rbm)
     by_hidden = rbm.visible == "gaussian" or rbm.num_hidden <= rbm.num_visible
     size, kind = (rbm.num_hidden, rbm.hidden) if by_hidden else (rbm.num_visible, rbm.visible)
     if size > MAX_ENUMERATED:
         raise ValueError(f"at most {MAX_ENUMERATED} units can be enumerated, got {size}")
+    if chunk_size < 1:
+        raise ValueError(f"chunk_size must be >= 1, got {chunk_size}")
     free = hidden_free_energy if by_hidden else free_energy
     dtype = params["weights"].dtype
 
@@ -164,7 +166,8 @@ def log_partition(params: Params, rbm: RBM, *, chunk_size: int = 2**12) -> Float
         states = bits.astype(dtype)
         return -free(params, rbm, 2 * states - 1 if kind == "spin" else states)
 
-    chunk = min(chunk_size, 2**size)
+    # A power of 2, so that the chunks end where the states do.
+    chunk = 1 << (min(chunk_size, 2**size).bit_length() - 1)
     starts = jnp.arange(0, 2**size, chunk, dtype=jnp.int32)
 
     def add(total, start):
@@ -176,9 +179,21 @@ def log_partition(params: Params, rbm: RBM, *, chunk_size: int = 2**12) -> Float
 
 
 def log_likelihood(params: Params, rbm: RBM, v: Float[Array, "M V"]) -> Float[Array, ""]:
-    """The mean ``log p(v)`` of M configurations, scalar, exactly; see :func:`log_partition`."""
+    """The mean ``log p(v)`` of M configurations, scalar, exactly; see :func:`log_partition`.
+
+    NaN if an entry is no state of its unit, as 0 is none of a spin.
+    """
     energies = jax.vmap(lambda one: free_energy(params, rbm, one))(v)
-    return -jnp.mean(energies) - log_partition(params, rbm)
+    mean_value = -jnp.mean(energies) - log_partition(params, rbm)
+    return jnp.where(are_states(rbm, v), mean_value, jnp.nan)
+
+
+def are_states(rbm: RBM, v: Float[Array, "..."], *, or_means: bool = False) -> Bool[Array, ""]:
+    """Whether every entry is a state of the visible units, or with ``or_means`` between two."""
+    if rbm.visible == "gaussian":
+        return jnp.all(jnp.isfinite(v))
+    low = -1 if rbm.visible == "spin" else 0
+    return jnp.all((v >= low) & (v <= 1) if or_means else (v == low) | (v == 1))
 
 
 def mean(kind: str, received: Float[Array, "..."]) -> Float[Array, "..."]:
@@ -193,14 +208,14 @@ def draw(key: Key[Array, ""], kind: str, received: Float[Array, "..."]) -> Float
     if kind == "gaussian":
         return received + jax.random.normal(key, received.shape, received.dtype)
     # 1 with probability sigmoid(x), of spins sigmoid(2 x), without computing either: a logistic
-    # variable is below x so often. exp-free, and exact in the tails.
+    # variable is below x so often. In float32, states less likely than 1e-7 come up as often.
     threshold = 2 * received if kind == "spin" else received
     on = jax.random.logistic(key, received.shape, received.dtype) < threshold
     return jnp.where(on, 1.0, -1.0 if kind == "spin" else 0.0).astype(received.dtype)
 
 
 def check(params: Params, rbm: RBM, *, v: Array | None = None, h: Array | None = None) -> None:
-    """Raises ``ValueError`` naming what has another shape than the machine's units."""
+    """Raises ``ValueError`` naming what is not floating or not of the shape of the machine."""
     num_visible, num_hidden = rbm.num_visible, rbm.num_hidden
     wanted = {
         "weights": (num_visible, num_hidden),
@@ -212,6 +227,8 @@ def check(params: Params, rbm: RBM, *, v: Array | None = None, h: Array | None =
         if value is not None:
             arrays[name], wanted[name] = value, (size,)
     for name, array in arrays.items():
+        if not jnp.issubdtype(jnp.result_type(array), jnp.floating):
+            raise ValueError(f"{name} must be floating, got {jnp.result_type(array)}")
         if jnp.shape(array) != wanted[name]:
             raise ValueError(f"{name} must have shape {wanted[name]}, got {jnp.shape(array)}")
 

@@ -125,7 +125,8 @@ class FeatureCritic(nn.Module):
 
     F halves the image by convolutions with leaky ReLU, as many times as there are channels, and
     ends in a dense layer with tanh; C is an MLP. A 3x3 convolution of a halved image sees 6x6
-    pixels at a step of 2, so one of 5x5 with stride 2 is a case of it.
+    pixels at a step of 2, so one of 5x5 with stride 2 is a case of it. (The AAN paper says that
+    strides match the filters' five: four such layers would need images of 625 pixels.)
 
     Where it is normalised, what a feature receives before its tanh is shifted and scaled by a mean
     and a variance in the collection "statistics", [V] each; they are constants of the network, for

@@ -139,12 +139,12 @@ class Walk(NamedTuple):
     """A Gibbs chain of the memory, seen through the generator.
 
     Attributes:
-      features: of the image that it starts at, [V].
+      start: where it starts, the visible units at the features of an image, [V].
       visible: what the generator painted from, [num_steps, V].
       images: [num_steps, H, W, K].
     """
 
-    features: Float[Array, "V"]
+    start: Float[Array, "V"]
     visible: Float[Array, "S V"]
     images: Float[Array, "S H W K"]
 
@@ -182,16 +182,23 @@ def train_step(
       The state after the step, and metrics: ``objective`` of the discriminator with its penalty,
       ``real_log_probability`` and ``fake_log_probability`` (mean log D of both kinds; Figure 2 is
       their ratio), and of a memory ``free_energy_gap``, the mean free energy of the features less
-      that of the chains.
+      that of the chains. ``objective`` is NaN for images out of [-1, 1].
+
+    Raises:
+      ValueError: at trace time, for images of another shape, or integers.
     """
     if images.shape[1:] != _shape(config):
         height, width, channels = _shape(config)
         wanted = f"[m, {height}, {width}, {channels}]"
         raise ValueError(f"images must have shape {wanted}, got {images.shape}")
+    if not jnp.issubdtype(images.dtype, jnp.floating):
+        raise ValueError(f"images must be floating, got {images.dtype}")
     clamp_key, memory_key, draw_key = jax.random.split(key, 3)
     state = state._replace(discriminator=_kept_up(config, state.discriminator, images))
     inputs, state, metrics = _remember(config, state, images, clamp_key, memory_key, draw_key)
     fake, pull_back = jax.vjp(lambda params: generate(config, params, inputs), state.generator)
+
+    in_range = jnp.max(jnp.abs(images)) <= 1
 
     def discriminator_objective(params):
         def logit_fn(x):
@@ -202,7 +209,7 @@ def train_step(
         if config.r1:
             objective += config.r1 * adversarial.r1_penalty(logit_fn, images)
         return objective, {
-            "objective": objective,
+            "objective": jnp.where(in_range, objective, jnp.nan),
             "real_log_probability": jnp.mean(jax.nn.log_sigmoid(real_logits)),
             "fake_log_probability": jnp.mean(jax.nn.log_sigmoid(fake_logits)),
         }
@@ -302,9 +309,10 @@ def walk(
         chain, info = gibbs.step(key, chain, state.memory, config.rbm)
         return chain, _seen(config, chain.v, info.visible_mean)
 
-    start = gibbs.State(_clamped(config, clamp_key, features))
-    _, visible = jax.lax.scan(body, start, jax.random.split(walk_key, num_steps))
-    return Walk(features, visible, generate(config, state.generator, visible))
+    start = _clamped(config, clamp_key, features)
+    keys = jax.random.split(walk_key, num_steps)
+    _, visible = jax.lax.scan(body, gibbs.State(start), keys)
+    return Walk(start, visible, generate(config, state.generator, visible))
 
 
 def _kept_up(config, discriminator, images):

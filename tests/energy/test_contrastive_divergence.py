@@ -139,3 +139,14 @@ def test_the_entropys_gradient_is_the_enumerated_one(visible, hidden):
     assert entropy(uphill) > entropy(params)
     with pytest.raises(ValueError, match="at least 2 rows, got 1"):
         cd.entropy_gradient(params, rbm, v[:1])
+
+
+def test_data_out_of_range_give_no_gradient():
+    params, rbm = machines.machine("binary", "spin")
+    key = jax.random.key(0)
+    for value, finite in ((0.5, True), (1.5, False), (-1.0, False)):
+        data = jnp.ones((3, 4)).at[0, 1].set(value)
+        found = cd.gradient(key, params, rbm, data)
+        assert all(np.all(np.isfinite(leaf)) == finite for leaf in found.gradient.values())
+    with pytest.raises(ValueError, match="v must be floating, got int"):
+        cd.gradient(key, params, rbm, jnp.ones((3, 4), jnp.int32))

@@ -26,7 +26,7 @@ def test_energies_of_all_states(visible, hidden):
     free = jax.vmap(lambda b: rbms.hidden_free_energy(params, rbm, b))(h)
     np.testing.assert_allclose(free, -machines.log_sum_exp(scores, axis=0), atol=1e-12)
     exact = machines.log_sum_exp(scores)
-    for chunk_size in (1, 4, 4096):
+    for chunk_size in (1, 3, 4, 7, 4096):
         got = rbms.log_partition(params, rbm, chunk_size=chunk_size)
         np.testing.assert_allclose(got, exact, rtol=1e-12)
     log_p = machines.log_sum_exp(scores, axis=1) - exact
@@ -85,7 +85,8 @@ def test_it_sums_over_the_smaller_layer_and_refuses_more_than_it_can():
 @pytest.mark.parametrize(("visible", "hidden"), machines.KINDS)
 def test_the_likelihoods_gradient_is_that_of_finite_differences(visible, hidden):
     params, rbm = machines.machine(visible, hidden)
-    data = np.random.default_rng(1).choice([-1.0, 1.0], size=(5, 4))
+    states = machines.STATES.get(visible, (-1.0, 1.0))
+    data = np.random.default_rng(1).choice(states, size=(5, 4))
     direction = machines.machine(visible, hidden, seed=2)[0]
     run = jax.jit(lambda p: rbms.log_likelihood(p, rbm, data))
 
@@ -152,3 +153,23 @@ def test_fresh_parameters():
 def test_what_does_not_fit_is_named(make, message):
     with pytest.raises(ValueError, match=message):
         make()
+
+
+def test_what_is_no_state_of_its_units_is_not_valued():
+    for visible, good, bad in (
+        ("spin", -1.0, 0.0),
+        ("binary", 0.0, 255.0),
+        ("gaussian", 3.0, np.inf),
+    ):
+        params, rbm = machines.machine(visible, "spin")
+        v = jnp.ones((3, 4)).at[1, 2].set(good)
+        assert np.isfinite(rbms.log_likelihood(params, rbm, v)) and rbms.are_states(rbm, v)
+        v = v.at[1, 2].set(bad)
+        assert np.isnan(rbms.log_likelihood(params, rbm, v)) and not rbms.are_states(rbm, v)
+        with pytest.raises(ValueError, match="v must be floating, got int"):
+            rbms.free_energy(params, rbm, np.ones(4, np.int8))
+    params, rbm = machines.machine("spin", "spin")
+    assert rbms.are_states(rbm, jnp.array([0.3, -0.9]), or_means=True)
+    assert not rbms.are_states(rbm, jnp.array([0.3, -1.1]), or_means=True)
+    with pytest.raises(ValueError, match="chunk_size must be >= 1, got 0"):
+        rbms.log_partition(params, rbm, chunk_size=0)

@@ -66,6 +66,9 @@ def test_celeba_is_read_and_bad_images_are_left_out_by_flag(tmp_path, caplog):
     found = aan.load(dataclasses.replace(config, skip_bad_images=True))
     assert [len(part) for part in found] == [2, 1, 1] and "000003.jpg" in caplog.text
     assert found.train.shape[1:] == images.DATASETS["celeba"].shape
+    (folder / "182638.jpg").unlink()
+    with pytest.raises(locate.DataError, match="its test part holds no images"):
+        aan.load(dataclasses.replace(config, skip_bad_images=True))
 
 
 def test_pixels_are_scaled_there_and_back():
@@ -90,6 +93,7 @@ def test_every_field_has_a_comment():
         (["--config.channels=(8, 8, 8)"], "height: wanted a positive multiple of 8"),
         (["--config.memory=dbn"], "memory: wanted one of rbm, uniform, got 'dbn'"),
         (["--config.num_samples=0"], "num_samples: wanted >= 1, got 0"),
+        (["--config.batch_size=1", "--config.entropy_weight=1.0"], "batch_size: wanted >= 2 for"),
         (["--config.data_dir=/nowhere"], "not found in /nowhere"),
         (
             ["--config.data_dir=/nowhere", "--config.dataset=celeba"],
@@ -127,6 +131,10 @@ def test_sampling_takes_the_runs_own_config_and_no_data(tmp_path, data_dir, caps
     capsys.readouterr()
     other = tmp_path / "other"
     other.mkdir()
+    damaged = tmp_path / "damaged"
+    damaged.mkdir()
+    config = (run / "config.json").read_text().replace('"seed": 0', '"seed": "a"')
+    (damaged / "config.json").write_text(config)
     (other / "config.json").write_text('{"seed": 1}')
     for arguments, code, message in (
         (["--mode=draw"], 2, "--mode: wanted train or sample, got 'draw'"),
@@ -135,6 +143,7 @@ def test_sampling_takes_the_runs_own_config_and_no_data(tmp_path, data_dir, caps
         ([f"--workdir={run}", "--mode=sample", "--config.seed=1"], 2, "leave --config out"),
         ([f"--workdir={tmp_path / 'none'}", "--mode=sample"], 4, "no run to read"),
         ([f"--workdir={other}", "--mode=sample"], 2, "holds a run of another experiment"),
+        ([f"--workdir={damaged}", "--mode=sample"], 2, "holds a damaged config.json"),
     ):
         assert command(arguments) == code
         error = capsys.readouterr().err

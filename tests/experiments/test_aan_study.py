@@ -15,6 +15,7 @@ TINY = aan_study.Config(
 )  # fmt: skip
 
 
+@pytest.mark.slow
 def test_it_writes_its_files_and_resumes(tmp_path):
     write_mnist(tmp_path, num_train=120, num_test=60)
     config = dataclasses.replace(TINY, data_dir=str(tmp_path))

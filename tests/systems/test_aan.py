@@ -185,8 +185,11 @@ def test_a_walk_starts_at_the_features_of_its_image(visible):
     else:
         assert_close(found.visible, np.tile(found.visible[0], (4, 1)), 0)
         assert np.all(np.abs(found.visible) == 1)
-    wanted = aan.discriminate(config, state.discriminator, images[0])[0]
-    assert_close(found.features, wanted)
+    features = aan.discriminate(config, state.discriminator, images[0])[0]
+    if visible == "mean":
+        assert_close(found.start, features)
+    else:
+        assert np.all(np.abs(found.start) == 1)
     assert_close(found.images, aan.generate(config, state.generator, found.visible))
     with pytest.raises(ValueError, match="memory must be rbm, got 'uniform'"):
         aan.walk(change(config, memory="uniform"), state, KEY, images[0], num_steps=4)
@@ -246,6 +249,10 @@ def test_images_of_another_shape_are_refused():
     state, images = problem(PLAIN)
     with pytest.raises(ValueError, match=r"images must have shape \[m, 8, 4, 2\], got \(6, 8, 4\)"):
         aan.train_step(PLAIN, state, images[..., 0], KEY)
+    with pytest.raises(ValueError, match="images must be floating, got uint8"):
+        aan.train_step(PLAIN, state, images.astype(jnp.uint8), KEY)
+    _, metrics = step(PLAIN, state, 255 * images, KEY)
+    assert np.isnan(metrics["objective"])
 
 
 def test_the_papers_networks_have_the_papers_sizes():
