@@ -40,9 +40,9 @@ _CHUNK = 1000
 @dataclasses.dataclass(frozen=True)
 class Config(loop.LoopConfig):
     # Training steps of each machine.
-    num_steps: int = 10_000
+    num_steps: int = 5000
     log_every: int = 1000
-    checkpoint_every: int = 10_000
+    checkpoint_every: int = 5000
     # Folder that holds mnist/; empty for the environment variable GASN_DATA, then ../shared/data.
     data_dir: str = ""
     # The part whose likelihood is estimated: test, or validation.

@@ -4,10 +4,10 @@
 
 trains both at 100 and at 1000 dimensions, over seeds, with the same layers and number of steps.
 Each has the settings that were best for it on the validation part; noise also has the memory's. It
-judges samples in the feature space of a classifier (`experiments.digit_classifier`, trained first), and
-draws the paper's Figure 2 (how closely the generator follows the discriminator) and Figure 3 (Gibbs
-steps from the features of real digits), with the numbers that the paper only tells in words: how
-fast a chain forgets its start, and how often it changes class.
+judges samples in the feature space of a classifier (`experiments.digit_classifier`, trained first),
+and draws the paper's Figure 2 (how closely the generator follows the discriminator) and Figure 3
+(Gibbs steps from the features of real digits), with the numbers that the paper only tells in words:
+how fast a chain forgets its start, and how often it changes class.
 
 RESULTS
 

@@ -37,6 +37,8 @@ from gasn_jax.energy import rbm as rbms
 from gasn_jax.learning import adversarial
 from gasn_jax.nn import convolution
 
+# How far beyond 1 a scaled pixel may be.
+_ROUNDING = 1e-4
 # Of the running statistics, a step.
 _STATISTICS_RATE = 0.1
 
@@ -198,7 +200,7 @@ def train_step(
     inputs, state, metrics = _remember(config, state, images, clamp_key, memory_key, draw_key)
     fake, pull_back = jax.vjp(lambda params: generate(config, params, inputs), state.generator)
 
-    in_range = jnp.max(jnp.abs(images)) <= 1
+    in_range = jnp.max(jnp.abs(images)) <= 1 + _ROUNDING
 
     def discriminator_objective(params):
         def logit_fn(x):
