@@ -8,7 +8,21 @@ several numbers of Gibbs steps and learning rates, and the table tells how likel
 spins of held-out digits: nats a digit by annealed importance sampling with its 95 % interval, by
 the reverse estimate, exactly where the hidden units can be enumerated, and by independent units.
 
-RESULTS
+100 features, one seed, test digits; independent units have -65.6 nats:
+
+| hidden units | rate  | CD-1  | CD-2  | CD-10 |
+|--------------|-------|-------|-------|-------|
+| 16           | 0.001 | -51.4 | -51.0 | -50.8 |
+| 16           | 0.01  | -50.5 | -50.4 | -50.2 |
+| 100          | 0.001 | -50.1 | -49.9 | -49.7 |
+| 100          | 0.01  | -50.0 | -49.9 | -49.7 |
+| 400          | 0.001 | -50.2 | -50.0 | -49.8 |
+| 400          | 0.01  | -49.8 | -49.8 | -49.8 |
+
+All intervals are 0.07 or less to either side, and hold the reverse estimates within 0.08; the
+exact numbers of 16 units lie in them, but for one that is 0.004 outside. So the memory knows much
+more than the single features, more hidden units than features add nothing, and the paper's
+two steps at 0.001 are 0.2 nats from the best. Time: 9 minutes on one CPU core.
 
 Files: `study.csv`, `likelihood.png` with its CSV, and the folders of the runs.
 """
