@@ -9,7 +9,34 @@ and draws the paper's Figure 2 (how closely the generator follows the discrimina
 (Gibbs steps from the features of real digits), with the numbers that the paper only tells in words:
 how fast a chain forgets its start, and how often it changes class.
 
-RESULTS
+3 seeds, 4000 steps, 5000 samples against as many test digits; samples of a memory once from chains
+that need no data (100 steps from where those of training ended), once as in training (two steps
+from features of training digits):
+
+| paints from            | Frechet distance | as in training | classes covered | log D ratio |
+|------------------------|------------------|----------------|-----------------|-------------|
+| memory, 100            | 97 +- 7          | 94 +- 7        | 1.0             | 0.83 +- .02 |
+| memory with entropy    | 105 +- 30        | 92 +- 27       | 1.0             | 0.81 +- .05 |
+| noise                  | 54 +- 6          |                | 1.0             | 0.38 +- .01 |
+| noise, memory's D      | 428 +- 464       |                | 0.7 +- .5       | 0.50 +- .43 |
+| memory, 1000           | 484 +- 67        | 259 +- 71      | 0.7 +- .2       | 0.91 +- .01 |
+| memory with entropy    | 481 +- 10        | 291 +- 92      | 0.7 +- .2       | 0.93 +- .04 |
+| noise                  | 75 +- 7          |                | 1.0             | 0.25 +- .01 |
+| noise, memory's D      | 735 +- 394       |                | 0.4 +- .5       | 0.18 +- .26 |
+| training digits        | 4                |                | 1.0             |             |
+
+So the generator follows the discriminator more closely with a memory, and 1000 dimensions do not
+set it back as they do with noise, which is the paper's Figure 2. A part of that is the
+discriminator: with the memory's (normalised features, no penalty) noise collapses in 3 of 6 runs,
+but has ratios of 0.80 and 0.70 at 100 and 0.47 at 1000 in the others. And samples are no better for
+it: noise with the settings tuned for it (R1 penalty, features as printed) gives the best ones. A chain of 100 units
+changes class in 63 % of its steps and its correlation with the start falls from .37 to .15 in ten;
+one of 1000 in 40 %, from .40 to .34: it hardly moves, as in the paper's Figure 3.
+
+On the validation part, one seed and 1500 to 3000 steps of 100 dimensions, were tried: R1 weights
+0 to 10, learning rates 0.0002 to 0.002, features normalised or not for both kinds; means or spins,
+1 to 10 Gibbs steps, persistent chains, memory's rates 0.001 and 0.01, entropy weights for the
+memory. Time: 75 minutes on one CPU core.
 
 Files: `study.csv` and `samples.png`; `figure2.png`; `figure3.png`; `mixing.png`; a CSV beside each;
 and the folders of the runs.
@@ -226,14 +253,7 @@ def _save_figures(config, directory, real, found):
         {name: images.shown(x) for name, x in panels.items()},
         columns=_COLUMNS,
     )
-    pictures.save_curves(
-        os.path.join(directory, "figure2.png"),
-        next(iter(found.values()))[0].ratio[0],
-        {arm: _band([one.ratio[1] for one in ones]) for arm, ones in found.items()},
-        xlabel="step",
-        ylabel="E[log D(x)] / E[log D(G)]",
-        title="How closely the generator follows",
-    )
+    _save_figure2(directory, {arm: [one.ratio for one in ones] for arm, ones in found.items()})
     walks = {arm: [one.walk for one in ones] for arm, ones in found.items() if ones[0].walk}
     grids = {}
     for arm, ones in walks.items():
@@ -260,6 +280,17 @@ def _save_figures(config, directory, real, found):
         xlabel="Gibbs step",
         columns=3,
     )
+
+
+def _save_figure2(directory, ratios):
+    """A panel for each size."""
+    panels: dict[str, dict[str, Any]] = {}
+    for arm, ones in ratios.items():
+        name, size = arm.split(", ")
+        title = f"E[log D(x)] / E[log D(G)], {size} dimensions"
+        panels.setdefault(title, {})[name] = _band([values for _, values in ones])
+    steps = next(iter(ratios.values()))[0][0]
+    pictures.save_panels(os.path.join(directory, "figure2.png"), steps, panels, xlabel="step")
 
 
 def _band(curves):
