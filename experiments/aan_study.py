@@ -29,9 +29,9 @@ So the generator follows the discriminator more closely with a memory, and 1000 
 set it back as they do with noise, which is the paper's Figure 2. A part of that is the
 discriminator: with the memory's (normalised features, no penalty) noise collapses in 3 of 6 runs,
 but has ratios of 0.80 and 0.70 at 100 and 0.47 at 1000 in the others. And samples are no better for
-it: noise with the settings tuned for it (R1 penalty, features as printed) gives the best ones. A chain of 100 units
-changes class in 63 % of its steps and its correlation with the start falls from .37 to .15 in ten;
-one of 1000 in 40 %, from .40 to .34: it hardly moves, as in the paper's Figure 3.
+it: noise with the settings tuned for it (R1 penalty, features as printed) gives the best ones. A
+chain of 100 units changes class in 63 % of its steps, and its correlation with the start falls from
+.37 to .15 in ten; one of 1000 in 40 %, from .40 to .34: it hardly moves (the paper's Figure 3).
 
 On the validation part, one seed and 1500 to 3000 steps of 100 dimensions, were tried: R1 weights
 0 to 10, learning rates 0.0002 to 0.002, features normalised or not for both kinds; means or spins,
