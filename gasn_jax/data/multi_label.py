@@ -99,20 +99,11 @@ def read_arff(path: str | os.PathLike, num_labels: int) -> MultiLabel:
         raise ValueError(f"num_labels must be >= 1, got {num_labels}")
     lines = _lines(path)
     names = _read_header(path, lines, num_labels)
-    rows, columns, values = array.array("q"), array.array("q"), array.array("f")
-    count = 0
-    for number, line in lines:
-        found = _sparse if line.startswith("{") else _dense
-        try:
-            for column, value in found(line, len(names)):
-                rows.append(count)
-                columns.append(column)
-                values.append(value)
-        except ValueError as error:
-            raise locate.DataError(f"{path}, line {number}: {error}") from None
-        count += 1
-    table = _table(path, count, len(names), rows, columns, values)
-    return _split(path, table, names, num_labels)
+
+    def parse(line):
+        return (_sparse if line.startswith("{") else _dense)(line, len(names))
+
+    return _split(path, _table(path, lines, parse, len(names)), names, num_labels)
 
 
 def read_libsvm(path: str | os.PathLike, num_features: int, num_labels: int) -> MultiLabel:
@@ -133,20 +124,12 @@ def read_libsvm(path: str | os.PathLike, num_features: int, num_labels: int) -> 
     for name, least in (("num_features", num_features), ("num_labels", num_labels)):
         if least < 1:
             raise ValueError(f"{name} must be >= 1, got {least}")
-    rows, columns, values = array.array("q"), array.array("q"), array.array("f")
-    count = 0
-    for number, line in _lines(path):
-        try:
-            for column, value in _libsvm(line, num_features, num_labels):
-                rows.append(count)
-                columns.append(column)
-                values.append(value)
-        except ValueError as error:
-            raise locate.DataError(f"{path}, line {number}: {error}") from None
-        count += 1
     names = [str(i) for i in range(num_features + num_labels)]
-    table = _table(path, count, len(names), rows, columns, values)
-    return _split(path, table, names, num_labels)
+
+    def parse(line):
+        return _libsvm(line, num_features, num_labels)
+
+    return _split(path, _table(path, _lines(path), parse, len(names)), names, num_labels)
 
 
 def _lines(path) -> Iterator[tuple[int, str]]:
@@ -243,7 +226,19 @@ def _number(text):
     return value
 
 
-def _table(path, count, width, rows, columns, values):
+def _table(path, lines, parse, width):
+    """The examples [M, width] of lines, each parsed into pairs of a column and a value."""
+    rows, columns, values = array.array("q"), array.array("q"), array.array("f")
+    count = 0
+    for number, line in lines:
+        try:
+            for column, value in parse(line):
+                rows.append(count)
+                columns.append(column)
+                values.append(value)
+        except ValueError as error:
+            raise locate.DataError(f"{path}, line {number}: {error}") from None
+        count += 1
     if not count:
         raise locate.DataError(f"{path}: holds no examples")
     if count * width > _MOST_VALUES:
