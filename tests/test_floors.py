@@ -31,6 +31,7 @@ RESTRICTED = {
     "matplotlib": "training",
     "ml_collections": None,
     "sklearn": "data",
+    "PIL": "data",
     "tensorflow": None,
     "tensorflow_probability": None,
     "tests": None,
