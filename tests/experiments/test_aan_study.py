@@ -10,7 +10,7 @@ from tests import command_line
 from tests.experiments.idx import write_mnist
 
 TINY = aan_study.Config(
-    num_steps=4, log_every=1, num_seeds=2, sizes=(4,), batch_size=8, channels=(2, 3), hidden=(4,),
+    num_steps=4, log_every=1, num_seeds=1, sizes=(4,), batch_size=8, channels=(2, 3), hidden=(4,),
     num_eval_samples=20, num_walks=9, num_classifier_steps=2,
 )  # fmt: skip
 
@@ -20,15 +20,17 @@ def test_it_writes_its_files_and_resumes(tmp_path):
     write_mnist(tmp_path, num_train=120, num_test=60)
     config = dataclasses.replace(TINY, data_dir=str(tmp_path))
     found = aan_study.train(config, tmp_path / "run")
-    assert list(found) == ["memory, 4", "memory with entropy, 4", "noise, 4"]
+    assert list(found) == [f"{arm}, 4" for arm in aan_study.ARMS]
     files = {path.name for path in (tmp_path / "run").iterdir()}
     for name in ("samples.png", "figure2", "figure3.png", "mixing", "study.csv"):
         assert {name} <= files or {f"{name}.png", f"{name}.csv"} <= files
-    assert {"classifier", "memory-4-0", "memory-4-1", "noise-4-1"} <= files
+    assert {"classifier", "memory-4-0", "memory-with-entropy-4-0", "noise-4-0"} <= files
     table = (tmp_path / "run" / "study.csv").read_text()
     again = aan_study.train(config, tmp_path / "run")
-    np.testing.assert_array_equal(again["noise, 4"][1].samples, found["noise, 4"][1].samples)
+    np.testing.assert_array_equal(again["noise, 4"][0].samples, found["noise, 4"][0].samples)
     assert (tmp_path / "run" / "study.csv").read_text() == table
+    steps, ratio = found["noise, 4"][0].ratio
+    assert list(steps) == [1, 2, 3, 4] and np.all(ratio > 0)
     assert found["memory, 4"][0].walk["correlation"].shape == (10,)
     assert not found["noise, 4"][0].walk
 
