@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 import jaxlib
 import numpy as np
+import optax
 from absl import app, flags
 
 from experiments import rbm as experiment
@@ -23,7 +24,7 @@ from gasn_jax.energy import annealed_importance as ais
 from gasn_jax.energy import contrastive_divergence, gibbs
 from gasn_jax.energy import rbm as rbms
 
-NUM_HIDDEN, BATCH_SIZE, LEARNING_RATE = 500, 100, 0.05
+NUM_HIDDEN, BATCH_SIZE, LEARNING_RATE, AVERAGE_DECAY = 500, 100, 0.05, 0.999
 SPINS, NUM_SWEEPS = rbms.RBM(392, 100), 100
 
 
@@ -79,34 +80,36 @@ def sampling_table(num_rounds: int, peers: bool) -> str:
 
 
 def _learn(train, num_epochs):
-    """The median seconds of an epoch, and the parameters after all."""
+    """The median seconds of an epoch, and the running mean of the parameters after all."""
     rbm = rbms.RBM(train.shape[1], NUM_HIDDEN, "binary", "binary")
     num_batches = len(train) // BATCH_SIZE
 
     @jax.jit
-    def epoch(key, params, chains):
+    def epoch(key, params, average, chains):
         def step(carry, inputs):
-            params, chains = carry
+            params, average, chains = carry
             key, batch = inputs
             found = contrastive_divergence.gradient(
                 key, params, rbm, batch.astype(jnp.float32), chains=chains
             )
             params = jax.tree.map(lambda p, g: p - LEARNING_RATE * g, params, found.gradient)
-            return (params, found.chains), None
+            average = optax.incremental_update(params, average, 1 - AVERAGE_DECAY)
+            return (params, average, found.chains), None
 
         batches = train[: num_batches * BATCH_SIZE].reshape(num_batches, BATCH_SIZE, -1)
         keys = jax.random.split(key, num_batches)
-        return jax.lax.scan(step, (params, chains), (keys, jnp.asarray(batches)))[0]
+        return jax.lax.scan(step, (params, average, chains), (keys, jnp.asarray(batches)))[0]
 
     key = jax.random.key(0)
-    state = rbms.init(key, rbm), gibbs.State(jnp.zeros((BATCH_SIZE, rbm.num_visible)))
+    params = rbms.init(key, rbm)
+    state = params, params, gibbs.State(jnp.zeros((BATCH_SIZE, rbm.num_visible)))
     compiled = epoch.lower(key, *state).compile()
     seconds = []
     for number in range(num_epochs):
         start = time.perf_counter()
         state = jax.block_until_ready(compiled(jax.random.fold_in(key, number), *state))
         seconds.append(time.perf_counter() - start)
-    return float(np.median(seconds)), state[0]
+    return float(np.median(seconds)), state[1]
 
 
 def _learn_with_sklearn(train, num_epochs, dtype):
