@@ -8,6 +8,10 @@ a CPU train them: its widths are
 `--config.channels="(64, 128, 256, 512)" --config.hidden="(500, 500)" --config.batch_size=256`, and
 four layers need images of a multiple of 16 pixels.
 
+MNIST takes 8 minutes on one CPU core, and its digits are recognisable; how good they are beside
+those painted from noise is told by `experiments.aan_study`. Faces are recognisable as such after
+3500 steps, 4 minutes.
+
     python -m experiments.aan --workdir=DIR --mode=sample [--num_samples=100] [--sample_seed=0]
 
 draws from a trained run, without the data: `drawn.png`, and `drawn.npz` with the bytes.
