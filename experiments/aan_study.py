@@ -35,8 +35,8 @@ chain of 100 units changes class in 63 % of its steps, and its correlation with 
 
 On the validation part, one seed and 1500 to 3000 steps of 100 dimensions, were tried: R1 weights
 0 to 10, learning rates 0.0002 to 0.002, features normalised or not for both kinds; means or spins,
-1 to 10 Gibbs steps, persistent chains, memory's rates 0.001 and 0.01, entropy weights for the
-memory. Time: 75 minutes on one CPU core.
+2 and 10 Gibbs steps, memory's rates 0.001 and 0.01 and entropy weights 0, 0.1 and 1 for the memory;
+not each with each. Time: 75 minutes on one CPU core.
 
 Files: `study.csv` and `samples.png`; `figure2.png`; `figure3.png`; `mixing.png`; a CSV beside each;
 and the folders of the runs.
