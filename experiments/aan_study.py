@@ -183,7 +183,7 @@ def _run_one(config, run, folder, judge, real):
     statistics["trained_frechet_distance"] = statistics["frechet_distance"]
     walk = {}
     if run.memory == "rbm":
-        starts = _spread(real.train, config.num_eval_samples)
+        starts = images.spread(real.train, config.num_eval_samples)
         short = aan.walk(run, state, key, starts).images[:, run.num_gibbs_steps - 1]
         trained = _statistics(judge(images.as_bytes(short)), judged)
         statistics["trained_frechet_distance"] = trained["frechet_distance"]
@@ -192,16 +192,11 @@ def _run_one(config, run, folder, judge, real):
 
 
 def _held_out(config, real):
-    return _spread(getattr(real, config.held_out), config.num_eval_samples)
+    return images.spread(getattr(real, config.held_out), config.num_eval_samples)
 
 
 def _starts(config, real):
-    return _spread(getattr(real, config.held_out), config.num_walks)
-
-
-def _spread(rows, count):
-    """At most so many rows, from all over: the halves of MNIST's test part are not alike."""
-    return rows[np.linspace(0, len(rows) - 1, min(count, len(rows))).astype(int)]
+    return images.spread(getattr(real, config.held_out), config.num_walks)
 
 
 def _statistics(mine, theirs):
@@ -238,7 +233,7 @@ def _save_table(config, directory, judge, real, found):
     rows = {}
     for arm, ones in found.items():
         rows[arm] = {name: [one.statistics[name] for one in ones] for name in ones[0].statistics}
-    training = judge(_spread(real.train, config.num_eval_samples))
+    training = judge(images.spread(real.train, config.num_eval_samples))
     floor = _statistics(training, judge(_held_out(config, real)))
     floor |= {"ratio": float("nan"), "trained_frechet_distance": floor["frechet_distance"]}
     rows["training digits"] = {name: [x] for name, x in floor.items()}

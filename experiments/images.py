@@ -47,6 +47,11 @@ def shown(images: np.ndarray) -> np.ndarray:
     return images[..., 0] if images.shape[-1] == 1 else images
 
 
+def spread(rows: np.ndarray, count: int) -> np.ndarray:
+    """At most so many rows, from all over: the published parts are sorted in some way or other."""
+    return rows[np.linspace(0, len(rows) - 1, min(count, len(rows))).astype(int)]
+
+
 def num_validation(num_train: int) -> int:
     """How many of MNIST's training digits, the last of them, are the validation part."""
     return num_train // 6

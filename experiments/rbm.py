@@ -36,7 +36,7 @@ import numpy as np
 import optax
 from absl import logging
 
-from experiments import common
+from experiments import common, images
 from gasn_jax.data import binarized_mnist
 from gasn_jax.energy import annealed_importance as ais
 from gasn_jax.energy import contrastive_divergence, gibbs
@@ -192,11 +192,6 @@ def evaluate(
     }
 
 
-def _spread(rows, count):
-    """At most so many rows, from all over: the published parts come sorted by digit."""
-    return rows[np.linspace(0, len(rows) - 1, min(count, len(rows))).astype(int)]
-
-
 def _save_pictures(config, directory, state, held_out):
     rbm, side = config.machine(), binarized_mnist.SIDE
     weights = np.asarray(state["average"]["weights"]).T[:_SHOWN].reshape(-1, side, side)
@@ -214,7 +209,7 @@ def _save_pictures(config, directory, state, held_out):
 
     keys = jax.random.split(jax.random.key(config.seed), config.num_chains)
     samples = np.asarray(ends(keys, state["chains"]))[:_SHOWN]
-    real = _spread(held_out, _SHOWN)
+    real = images.spread(held_out, _SHOWN)
     panels = {"held-out digits": real, "means at the ends of Gibbs chains": samples}
     pictures.save_side_by_side(
         os.path.join(directory, "samples.png"),

@@ -32,7 +32,7 @@ from jaxtyping import Array, Float, Key, PyTree
 
 from gasn_jax.checks import require
 from gasn_jax.energy import gradient_inference
-from gasn_jax.learning import energy_losses
+from gasn_jax.learning import adversarial, energy_losses
 from gasn_jax.learning.relaxed_outputs import RelaxedOutputs
 
 Params = PyTree
@@ -166,24 +166,24 @@ def train_step(
         return jax.tree.map(jnp.mean, jax.vmap(one)(x, y, proposed, refined, keys))
 
     gradient, metrics = jax.grad(value_loss, has_aux=True)(state.value)
-    updates, value_optimizer = _adam(config.value_rate).update(gradient, state.value_optimizer)
-    value = optax.apply_updates(state.value, updates)
+    value, value_optimizer = adversarial.descend(
+        _adam(config.value_rate), gradient, state.value_optimizer, state.value
+    )
 
     def network_loss(params):
         def one(x, y, key):
             logits = propose(params, x, key)
             given = _applied(config.value, value, x, config.outputs.probabilities(logits))
-            adversarial = energy_losses.least_squares_generator(given, target=config.network_target)
+            valued = energy_losses.least_squares_generator(given, target=config.network_target)
             surrogate = config.outputs.cross_entropy(logits, y)
-            return config.surrogate_weight * surrogate + config.adversarial_weight * adversarial
+            return config.surrogate_weight * surrogate + config.adversarial_weight * valued
 
         return jnp.mean(jax.vmap(one)(x, y, keys))
 
     loss, gradient = jax.value_and_grad(network_loss)(state.network)
-    updates, network_optimizer = _adam(config.network_rate).update(
-        gradient, state.network_optimizer
+    network, network_optimizer = adversarial.descend(
+        _adam(config.network_rate), gradient, state.network_optimizer, state.network
     )
-    network = optax.apply_updates(state.network, updates)
     state = ALENState(network, value, network_optimizer, value_optimizer)
     return state, metrics | {"network_loss": loss}
 
