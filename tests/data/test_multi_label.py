@@ -23,7 +23,7 @@ FEATURES, LABELS = [[1, 0.5], [0, -2], [0, 0]], [[0, 1], [1, 0], [0, 0]]
 def written(tmp_path, text, zipped=False):
     path = tmp_path / ("file.arff.gz" if zipped else "file.arff")
     content = text.encode()
-    path.write_bytes(gzip.compress(content) if zipped else content)
+    path.write_bytes(gzip.compress(content, mtime=0) if zipped else content)
     return path
 
 

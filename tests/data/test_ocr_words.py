@@ -63,7 +63,7 @@ def test_a_packed_copy_holds_the_same(tmp_path, text_file):
 
 
 def test_gzipped_text_is_the_same_and_truncation_is_noticed(tmp_path, text_file):
-    packed = gzip.compress(text_file.read_bytes())
+    packed = gzip.compress(text_file.read_bytes(), mtime=0)
     path = tmp_path / "letter.data.gz"
     path.write_bytes(packed)
     expected = ocr_words.read_letter_data(text_file)

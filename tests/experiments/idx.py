@@ -18,4 +18,4 @@ def write_mnist(folder, *, num_train=12, num_test=12, legible=False):
         for kind, array in (("images-idx3", images), ("labels-idx1", labels)):
             header = bytes([0, 0, 8, array.ndim]) + struct.pack(f">{array.ndim}I", *array.shape)
             path = folder / "mnist" / f"{name}-{kind}-ubyte.gz"
-            path.write_bytes(gzip.compress(header + array.tobytes()))
+            path.write_bytes(gzip.compress(header + array.tobytes(), mtime=0))
