@@ -116,9 +116,13 @@ def test_damaged_images_and_archives_never_crash(tmp_path):
 
 
 def damaged(content, rng):
-    content = bytearray(content[: rng.integers(1, len(content) + 1)])
-    for _ in range(rng.integers(0, 9)):
-        content[rng.integers(len(content))] = rng.integers(256)
+    """Cut short, or a few bytes changed: anywhere, or at the end, where a zip's directory is."""
+    content, kind = bytearray(content), rng.integers(3)
+    if kind == 0:
+        del content[rng.integers(1, len(content)) :]
+    first = max(0, len(content) - 200) if kind == 1 else 0
+    for _ in range(rng.integers(1, 5)):
+        content[rng.integers(first, len(content))] = rng.integers(256)
     return bytes(content)
 
 
