@@ -135,7 +135,7 @@ def train(config: Config, directory: str) -> aan.AANState:
     return state
 
 
-def sample(config: Config, directory: str, num_samples: int, seed: int) -> np.ndarray:
+def sample(config: Config, directory: str, num_samples: int, sample_seed: int) -> np.ndarray:
     """Draws from the trained run in a directory, without its data; writes `drawn.png` and `.npz`.
 
     Returns:
@@ -144,7 +144,7 @@ def sample(config: Config, directory: str, num_samples: int, seed: int) -> np.nd
     init_fn = functools.partial(_init, config.system(), config.batch_size)
     state = loop.restore(config, directory, init_fn=init_fn)
     config = dataclasses.replace(config, num_samples=num_samples)
-    drawn = draw(config, state, jax.random.key(seed))
+    drawn = draw(config, state, jax.random.key(sample_seed))
     np.savez_compressed(os.path.join(directory, "drawn.npz"), samples=drawn)
     path = os.path.join(directory, "drawn.png")
     pictures.save_image_grid(path, images.shown(drawn), columns=_COLUMNS)
@@ -216,5 +216,11 @@ def _save_ratio(directory):
         )
 
 
+MODES = {
+    "sample": common.Mode(
+        sample, {"num_samples": 100, "sample_seed": 0}, "Draws from the run; needs no data."
+    )
+}
+
 if __name__ == "__main__":
-    common.run(train, Config(), sample)
+    common.run(train, Config(), MODES)

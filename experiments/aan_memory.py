@@ -42,6 +42,7 @@ from experiments import aan, common, images
 from gasn_jax.energy import annealed_importance as ais
 from gasn_jax.energy import contrastive_divergence
 from gasn_jax.energy import rbm as rbms
+from gasn_jax.learning import descent
 from gasn_jax.systems import aan as systems
 from gasn_jax.training import loop, pictures
 from gasn_jax.training.errors import require
@@ -191,8 +192,9 @@ def _train_one(config, one, folder, spins, base_bias):
         found = contrastive_divergence.gradient(
             key, state["params"], rbm, v, num_steps=one.num_gibbs_steps
         )
-        updates, optimizer_state = optimizer.update(found.gradient, state["optimizer"])
-        params = optax.apply_updates(state["params"], updates)
+        params, optimizer_state = descent.step(
+            optimizer, found.gradient, state["optimizer"], state["params"]
+        )
         free_energy = jax.vmap(lambda v: rbms.free_energy(state["params"], rbm, v))
         gap = jnp.mean(free_energy(v)) - jnp.mean(free_energy(found.chains.v))
         return {"params": params, "optimizer": optimizer_state}, {"free_energy_gap": gap}

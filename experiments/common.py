@@ -29,8 +29,8 @@ import logging
 import re
 import sys
 import typing
-from collections.abc import Callable, Iterator, Sequence
-from typing import Any, NoReturn, TypeVar
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple, NoReturn, TypeVar
 
 from absl import app, flags
 from ml_collections import config_flags
@@ -49,10 +49,23 @@ _MODE = re.compile(r"--?mode=(.*)")
 _ILLEGAL_VALUE = re.compile(r"flag --config\.([\w.]+)=(.*?): ", re.DOTALL)
 
 
+class Mode(NamedTuple):
+    """What else an experiment does with a trained run.
+
+    Attributes:
+      main_fn: `main_fn(config, workdir, **values)`, with the config of the run in `workdir`.
+      defaults: its flags: integers, from 1 (or from 0 where that is the default), and strings,
+        None for one that must be given.
+      help: a line of `--help`.
+    """
+
+    main_fn: Callable[..., Any]
+    defaults: Mapping[str, int | str | None]
+    help: str
+
+
 def run(
-    main_fn: Callable[[Config, str], Any],
-    default: Config,
-    sample_fn: Callable[[Config, str, int, int], Any] | None = None,
+    main_fn: Callable[[Config, str], Any], default: Config, modes: Mapping[str, Mode] | None = None
 ) -> NoReturn:
     """Exits with the code of the table above after `main_fn(config, workdir)`.
 
@@ -61,47 +74,65 @@ def run(
       default: a frozen dataclass whose `__post_init__` raises a `ValueError` that names the field
         if a value is out of range. Fields are int, float, bool, str, tuples of these, or such
         dataclasses.
-      sample_fn: of an experiment with `--mode=sample [--num_samples=N] [--sample_seed=S]`, which
-        calls `sample_fn(config, workdir, N, S)` with the config of the run in `workdir`.
+      modes: what `--mode=NAME` does instead.
     """
-
-    def parse(argv: list[str]) -> tuple[Callable[[Config, str], Any], Config, str]:
-        if sample_fn is None:
-            return main_fn, *_parse(argv, default)
-        return _parse_mode(argv, default, main_fn, sample_fn)
-
-    app.run(lambda parsed: _exit_code(*parsed), flags_parser=parse)
+    app.run(
+        lambda parsed: _exit_code(*parsed),
+        flags_parser=lambda argv: _parse_command(argv, main_fn, default, modes or {}),
+    )
 
 
-def _parse_mode(argv, default, main_fn, sample_fn):
-    """What to call, and its config and workdir; `--mode` decides."""
-    modes = [found[1] for found in map(_MODE.match, argv) if found]
-    mode = modes[-1] if modes else "train"
-    argv = [argument for argument in argv if not _MODE.match(argument)]
-    if mode not in ("train", "sample"):
-        sys.exit(_say(f"--mode: wanted train or sample, got {mode!r}", _BAD_FLAG))
-    if mode == "train" or _HELP & {argument.partition("=")[0] for argument in argv[1:]}:
-        return main_fn, *_parse(argv, default, sampled=True)
+def _parse_command(argv, main_fn, default, modes):
+    """What to call, and its config and workdir; exits on `--help` and on anything unusable."""
+    asked = [argument for argument in argv if modes and _MODE.match(argument)]
+    name = asked[-1].partition("=")[2] if asked else "train"
+    argv = [argument for argument in argv if argument not in asked]
+    if name not in ("train", *modes):
+        wanted = " or ".join(["train", *modes])
+        sys.exit(_say(f"--mode: wanted {wanted}, got {name!r}", _BAD_FLAG))
+    if _HELP & {argument.partition("=")[0] for argument in argv[1:]}:
+        sys.stdout.write(_help(default, modes))
+        sys.exit(0)
+    if name == "train":
+        return main_fn, *_parse(argv, default)
+    return _parse_mode(argv, default, name, modes[name])
+
+
+def _parse_mode(argv, default, name, mode):
+    """What to call, and its config and workdir."""
     try:
         if any(map(_OVERRIDE.match, argv[1:])):
-            raise flags.Error("--mode=sample takes the run's own config: leave --config out")
-        workdir = flags.DEFINE_string("workdir", None, "Directory of the run.")
-        count = flags.DEFINE_integer("num_samples", 100, "How many.", lower_bound=1)
-        seed = flags.DEFINE_integer("sample_seed", 0, "Of the draw.", lower_bound=0)
-        unused = flags.FLAGS(argv)[1:]
-        if unused:
-            raise flags.Error(f"unexpected argument {unused[0]!r}")
-        if not workdir.value:
-            raise flags.Error("missing --workdir=DIR")
-        config = _of_run(workdir.value, default)
+            raise flags.Error(f"--mode={name} takes the run's own config: leave --config out")
+        holders = {}
+        for flag, value in mode.defaults.items():
+            count = isinstance(value, int)
+            options = dict(lower_bound=min(value, 1)) if count else {}
+            define = flags.DEFINE_integer if count else flags.DEFINE_string
+            holders[flag] = define(flag, value, mode.help, **options)
+        workdir = _parse_flags(argv)
+        values = {flag: holder.value for flag, holder in holders.items()}
+        for flag, value in values.items():
+            if value is None or value == "":
+                raise flags.Error(f"missing --{flag}")
+        config = _of_run(workdir, default)
     except flags.Error as error:
         sys.exit(_say(error, _BAD_FLAG))
     except ValueError as error:
         sys.exit(_say(f"bad config: {error}", _BAD_FLAG))
     except RunError as error:
         sys.exit(_say(error, error.exit_code))
-    number, seed = count.value, seed.value
-    return lambda *run: sample_fn(*run, number, seed), config, workdir.value
+    return lambda *run: mode.main_fn(*run, **values), config, workdir
+
+
+def _parse_flags(argv):
+    """The workdir, once all flags are defined and parsed."""
+    workdir = flags.DEFINE_string("workdir", None, "Directory of the run.")
+    unused = flags.FLAGS(argv)[1:]
+    if unused:
+        raise flags.Error(f"unexpected argument {unused[0]!r}")
+    if not workdir.value:
+        raise flags.Error("missing --workdir=DIR")
+    return workdir.value
 
 
 def _of_run(directory: str, default: Config) -> Config:
@@ -142,21 +173,13 @@ def _exit_code(main_fn: Callable[[Config, str], Any], config: Config, workdir: s
     return 0
 
 
-def _parse(argv: list[str], default: Config, *, sampled: bool = False) -> tuple[Config, str]:
-    """Returns the config and the workdir; exits on `--help` and on anything unusable."""
-    if _HELP & {argument.partition("=")[0] for argument in argv[1:]}:
-        sys.stdout.write(_help(default, sampled))
-        sys.exit(0)
+def _parse(argv: list[str], default: Config) -> tuple[Config, str]:
+    """Returns the config and the workdir; exits on anything unusable."""
     _refuse_unknown_fields(argv, default)
     try:
-        workdir = flags.DEFINE_string("workdir", None, "Directory of the run.")
         config = config_flags.DEFINE_config_dataclass("config", _thaw(default), sys_argv=argv)
-        unused = flags.FLAGS(argv)[1:]
-        if unused:
-            raise flags.Error(f"unexpected argument {unused[0]!r}")
-        if not workdir.value:
-            raise flags.Error("missing --workdir=DIR")
-        return _freeze(config.value, default, "config"), workdir.value
+        workdir = _parse_flags(argv)
+        return _freeze(config.value, default, "config"), workdir
     except flags.Error as error:
         sys.exit(_say(_explain(error, default), _BAD_FLAG))
     except ValueError as error:
@@ -194,7 +217,7 @@ def _comments(cls: type) -> dict[str, str]:
     return comments
 
 
-def _help(default: Any, sampled: bool) -> str:
+def _help(default: Any, modes: Mapping[str, Mode]) -> str:
     main = sys.modules["__main__"]
     spec = main.__spec__
     command = f"python -m {spec.name}" if spec else f"python {sys.argv[0]}"
@@ -203,11 +226,12 @@ def _help(default: Any, sampled: bool) -> str:
         f"\nusage: {command} --workdir=DIR [--config.FIELD=VALUE ...]\n",
         "  --workdir=DIR\n      Directory of the run; the same command resumes it.",
     ]
-    if sampled:
-        lines.append(
-            "  --mode=sample [--num_samples=100] [--sample_seed=0]\n"
-            "      Draws from the trained run in DIR instead; needs no data."
+    for name, mode in modes.items():
+        asked = " ".join(
+            f"--{flag}=..." if value is None else f"[--{flag}={value}]"
+            for flag, value in mode.defaults.items()
         )
+        lines.append(f"  --mode={name} {asked}\n      {mode.help}")
     for name, hint, value, comment in _fields(default):
         lines.append(f"  --config.{name}={value}  ({_type_name(hint)})")
         lines.extend([f"      {comment}"] if comment else [])

@@ -38,6 +38,7 @@ from absl import logging
 
 from experiments import common
 from gasn_jax.data import ocr_words
+from gasn_jax.learning import descent
 from gasn_jax.nn import convolution
 from gasn_jax.structured import chain
 from gasn_jax.training import loop, pictures
@@ -231,8 +232,9 @@ def _train_one(config, folder, words):
 
     def step_fn(state, batch, key):
         loss, gradient = jax.value_and_grad(loss_fn)(state["params"], batch, key)
-        updates, optimizer_state = optimizer.update(gradient, state["optimizer"], state["params"])
-        params = optax.apply_updates(state["params"], updates)
+        params, optimizer_state = descent.step(
+            optimizer, gradient, state["optimizer"], state["params"]
+        )
         return {"params": params, "optimizer": optimizer_state}, {"loss": loss}
 
     data = (words.states, words.lengths, words.pixels)

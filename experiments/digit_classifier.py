@@ -21,6 +21,7 @@ from absl import logging
 
 from experiments import common, images
 from gasn_jax.data import mnist
+from gasn_jax.learning import descent
 from gasn_jax.nn import convolution
 from gasn_jax.training import loop
 from gasn_jax.training.errors import require
@@ -111,8 +112,9 @@ def train(config: Config, directory: str) -> Classifier:
 
     def step_fn(state, batch, key):
         gradient, metrics = jax.grad(loss_fn, has_aux=True)(state["params"], batch, key)
-        updates, optimizer_state = optimizer.update(gradient, state["optimizer"])
-        params = optax.apply_updates(state["params"], updates)
+        params, optimizer_state = descent.step(
+            optimizer, gradient, state["optimizer"], state["params"]
+        )
         return {"params": params, "optimizer": optimizer_state}, metrics
 
     count = len(digits.train.labels) - images.num_validation(len(digits.train.labels))

@@ -28,7 +28,7 @@ import dataclasses
 import functools
 import json
 import os
-from typing import Any, cast
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -41,6 +41,7 @@ from gasn_jax.data import binarized_mnist
 from gasn_jax.energy import annealed_importance as ais
 from gasn_jax.energy import contrastive_divergence, gibbs
 from gasn_jax.energy import rbm as rbms
+from gasn_jax.learning import descent
 from gasn_jax.training import loop, pictures, workdir
 from gasn_jax.training.errors import require
 
@@ -134,8 +135,9 @@ def train(config: Config, directory: str) -> dict[str, Any]:
             num_steps=config.num_gibbs_steps,
             weight_decay=config.weight_decay,
         )
-        updates, optimizer_state = optimizer.update(found.gradient, state["optimizer"])
-        params = cast(rbms.Params, optax.apply_updates(state["params"], updates))
+        params, optimizer_state = descent.step(
+            optimizer, found.gradient, state["optimizer"], state["params"]
+        )
         average = optax.incremental_update(params, state["average"], 1 - config.average_decay)
         free_energy = jax.vmap(functools.partial(rbms.free_energy, state["params"], rbm))
         metrics = {

@@ -15,6 +15,8 @@ Reference: Pan, Liu, Yan, Yang and Yang, "Adversarial Localized Energy Network f
 Prediction", Equations 4 and 12.
 """
 
+import dataclasses
+import math
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -23,6 +25,8 @@ import jax.numpy as jnp
 import optax
 from jax import lax
 from jaxtyping import Array, Float, Int
+
+from gasn_jax.checks import require
 
 ValueFn = Callable[[Float[Array, "..."]], Float[Array, ""]]
 Projection = Callable[[Float[Array, "..."]], Float[Array, "..."]]
@@ -42,6 +46,42 @@ class Result(NamedTuple):
     values: Float[Array, "T+1"]
     trajectory: Float[Array, "T+1 ..."]
     num_steps: Int[Array, ""]
+
+
+@dataclasses.dataclass(frozen=True)
+class Ascent:
+    """Arguments of :func:`maximize` that the config of a system holds; static."""
+
+    # Steps and their size.
+    num_steps: int = 20
+    step_size: float = 0.3
+    # Whether gradients get length 1.
+    normalize: bool = False
+    # How much of the last direction is kept.
+    momentum: float = 0.0
+    # Whether the compiled ascent repeats its step instead of looping (convolutions on the CPU).
+    unroll: bool = False
+
+    def __post_init__(self):
+        """Raises ValueError naming the field, what is wanted and what was given."""
+        require(self.num_steps >= 0, "num_steps", ">= 0", self.num_steps)
+        finite = 0 < self.step_size < math.inf
+        require(finite, "step_size", "> 0 and finite", self.step_size)
+        require(0 <= self.momentum < 1, "momentum", "in [0, 1)", self.momentum)
+
+    def __call__(
+        self,
+        value_fn: ValueFn,
+        start: Float[Array, "..."],
+        *,
+        projection: Projection,
+        num_steps: int | None = None,
+    ) -> Result:
+        """The ascent from ``start``, of another number of steps if one is given."""
+        options = dataclasses.asdict(self)
+        if num_steps is not None:
+            options["num_steps"] = num_steps
+        return maximize(value_fn, start, projection=projection, **options)
 
 
 def box(y: Float[Array, "..."]) -> Float[Array, "..."]:

@@ -60,11 +60,3 @@ def r1_penalty(
     """
     gradient = jax.vmap(jax.grad(logit_fn))(real)
     return 0.5 * jnp.sum(jnp.square(gradient)) / real.shape[0]
-
-
-def descend(
-    optimizer: optax.GradientTransformation, gradient: PyTree, state: PyTree, params: PyTree
-) -> tuple[PyTree, PyTree]:
-    """A player's parameters and its optimizer's state after one step."""
-    updates, state = optimizer.update(gradient, state, params)
-    return optax.apply_updates(params, updates), state

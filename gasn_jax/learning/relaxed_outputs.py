@@ -58,6 +58,10 @@ class RelaxedOutputs:
         """How good y is, in [0, 1]; 1 for the true output."""
         return _ORACLES[self.oracle](y, true)
 
-    def undecided(self, like: Output) -> Output:
-        """The output that knows nothing: every state as likely as any other."""
-        return jnp.full_like(like, 0.5 if self.kind == "binary" else 1 / like.shape[-1])
+    def initial(self, like: Output) -> Output:
+        """Where an ascent without a proposal starts: no variable on, or every class as likely."""
+        return (
+            jnp.zeros_like(like)
+            if self.kind == "binary"
+            else jnp.full_like(like, 1 / like.shape[-1])
+        )

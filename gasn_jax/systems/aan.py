@@ -34,7 +34,7 @@ from jaxtyping import Array, Float, Key, PyTree
 from gasn_jax.checks import require
 from gasn_jax.energy import contrastive_divergence, gibbs
 from gasn_jax.energy import rbm as rbms
-from gasn_jax.learning import adversarial
+from gasn_jax.learning import adversarial, descent
 from gasn_jax.nn import convolution
 
 # How far beyond 1 a scaled pixel may be.
@@ -218,7 +218,7 @@ def train_step(
 
     old = state.discriminator["params"]
     gradient, found = jax.grad(discriminator_objective, has_aux=True)(old)
-    params, discriminator_optimizer = adversarial.descend(
+    params, discriminator_optimizer = descent.step(
         _adam(config.discriminator_rate), gradient, state.discriminator_optimizer, old
     )
     discriminator = state.discriminator | {"params": params}
@@ -228,7 +228,7 @@ def train_step(
         return adversarial.GENERATOR_LOSSES[config.loss](logits)
 
     (gradient,) = pull_back(jax.grad(generator_objective)(fake))
-    generator, generator_optimizer = adversarial.descend(
+    generator, generator_optimizer = descent.step(
         _adam(config.generator_rate), gradient, state.generator_optimizer, state.generator
     )
     state = state._replace(
@@ -348,7 +348,7 @@ def _remember(config, state, images, clamp_key, memory_key, draw_key):
         gradient = jax.tree.map(lambda g, e: g + config.entropy_weight * e, gradient, entropy)
     energy = jax.vmap(lambda one: rbms.free_energy(state.memory, config.rbm, one))
     metrics = {"free_energy_gap": jnp.mean(energy(v)) - jnp.mean(energy(found.chains.v))}
-    memory, optimizer = adversarial.descend(
+    memory, optimizer = descent.step(
         _memory_optimizer(config), gradient, state.memory_optimizer, state.memory
     )
     state = state._replace(memory=memory, memory_optimizer=optimizer, chains=found.chains.v)

@@ -22,7 +22,7 @@ Prediction", Equations 4 to 12 and Algorithm 1.
 
 import dataclasses
 import math
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple
 
 import flax.linen as nn
 import jax
@@ -32,8 +32,9 @@ from jaxtyping import Array, Float, Key, PyTree
 
 from gasn_jax.checks import require
 from gasn_jax.energy import gradient_inference
-from gasn_jax.learning import adversarial, energy_losses
+from gasn_jax.learning import descent, energy_losses
 from gasn_jax.learning.relaxed_outputs import RelaxedOutputs
+from gasn_jax.nn import calls
 
 Params = PyTree
 Input = Float[Array, "..."]
@@ -50,12 +51,11 @@ class ALENConfig:
     value: nn.Module
     # The kind of y, and the oracle.
     outputs: RelaxedOutputs = RelaxedOutputs()
-    # Steps of the ascent in training, their size, and whether gradients are normalised (Eq. 12).
-    num_refinements: int = 10
-    step_size: float = 0.3
-    normalize: bool = True
-    # Whether the compiled ascent repeats its step instead of looping (convolutions on the CPU).
-    unroll: bool = False
+    # The ascent in training: Equation 12 where gradients are normalised, else Equation 4.
+    ascent: gradient_inference.Ascent = gradient_inference.Ascent(normalize=True)
+    # Whether v is the sigmoid of what the value network gives, as the oracle is in [0, 1], or that
+    # itself.
+    bounded: bool = True
     # Equation 6: the true output's target a, and the weights of y' and y''.
     true_target: float = 1.0
     network_weight: float = 1.0
@@ -70,8 +70,7 @@ class ALENConfig:
 
     def __post_init__(self):
         """Raises ValueError naming the field, what is wanted and what was given."""
-        require(self.num_refinements >= 0, "num_refinements", ">= 0", self.num_refinements)
-        for name in ("step_size", "network_rate", "value_rate"):
+        for name in ("network_rate", "value_rate"):
             value = getattr(self, name)
             require(0 < value < math.inf, name, "> 0 and finite", value)
         weights = ("network_weight", "refined_weight", "adversarial_weight", "surrogate_weight")
@@ -139,17 +138,20 @@ def train_step(
     keys = jax.random.split(key, y.shape[0])
 
     def propose(params, x, key):
-        return _training(config.network, params, key, x)
+        return calls.in_training(config.network, params, key, x)
 
     def found(x, key):
         proposed = config.outputs.probabilities(propose(state.network, x, key))
-        return proposed, _ascend(config, state.value, x, proposed, config.num_refinements).y
+        return proposed, _ascend(config, state.value, x, proposed).y
 
     proposed, refined = jax.vmap(found)(x, keys)
 
     def value_loss(params):
         def one(x, y, proposed, refined, key):
-            values = [_training(config.value, params, key, x, z) for z in (y, proposed, refined)]
+            logits = [
+                calls.in_training(config.value, params, key, x, z) for z in (y, proposed, refined)
+            ]
+            values = [_value(config, logit) for logit in logits]
             oracle = [config.outputs.oracle_value(z, y) for z in (proposed, refined)]
             loss = energy_losses.least_squares(
                 *values,  # of the true, the proposed and the refined output
@@ -166,14 +168,15 @@ def train_step(
         return jax.tree.map(jnp.mean, jax.vmap(one)(x, y, proposed, refined, keys))
 
     gradient, metrics = jax.grad(value_loss, has_aux=True)(state.value)
-    value, value_optimizer = adversarial.descend(
+    value, value_optimizer = descent.step(
         _adam(config.value_rate), gradient, state.value_optimizer, state.value
     )
 
     def network_loss(params):
         def one(x, y, key):
             logits = propose(params, x, key)
-            given = _applied(config.value, value, x, config.outputs.probabilities(logits))
+            proposed = config.outputs.probabilities(logits)
+            given = _value(config, calls.applied(config.value, value, x, proposed))
             valued = energy_losses.least_squares_generator(given, target=config.network_target)
             surrogate = config.outputs.cross_entropy(logits, y)
             return config.surrogate_weight * surrogate + config.adversarial_weight * valued
@@ -181,7 +184,7 @@ def train_step(
         return jnp.mean(jax.vmap(one)(x, y, keys))
 
     loss, gradient = jax.value_and_grad(network_loss)(state.network)
-    network, network_optimizer = adversarial.descend(
+    network, network_optimizer = descent.step(
         _adam(config.network_rate), gradient, state.network_optimizer, state.network
     )
     state = ALENState(network, value, network_optimizer, value_optimizer)
@@ -190,28 +193,21 @@ def train_step(
 
 def predict(config: ALENConfig, state: ALENState, x: Input, *, num_steps: int) -> Prediction:
     """The output of one input: proposed, then refined by ``num_steps`` >= 0 steps (Equation 12)."""
-    proposed = config.outputs.probabilities(_applied(config.network, state.network, x))
+    proposed = config.outputs.probabilities(calls.applied(config.network, state.network, x))
     return Prediction(proposed, _ascend(config, state.value, x, proposed, num_steps))
 
 
-def _ascend(config, params, x, start, num_steps):
-    return gradient_inference.maximize(
-        lambda y: _applied(config.value, params, x, y),
+def _value(config, logit):
+    return jax.nn.sigmoid(logit) if config.bounded else logit
+
+
+def _ascend(config, params, x, start, num_steps=None):
+    return config.ascent(
+        lambda y: _value(config, calls.applied(config.value, params, x, y)),
         start,
-        num_steps=num_steps,
-        step_size=config.step_size,
         projection=config.outputs.project,
-        normalize=config.normalize,
-        unroll=config.unroll,
+        num_steps=num_steps,
     )
-
-
-def _training(module: nn.Module, params: Params, key: Key[Array, ""], *inputs: Array) -> Array:
-    return cast(Array, module.apply(params, *inputs, deterministic=False, rngs={"dropout": key}))
-
-
-def _applied(module: nn.Module, params: Params, *inputs: Array) -> Array:
-    return cast(Array, module.apply(cast(Any, params), *inputs))
 
 
 def _adam(rate):

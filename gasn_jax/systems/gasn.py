@@ -21,7 +21,7 @@ import optax
 from jaxtyping import Array, Float, Int, Key, PyTree
 
 from gasn_jax.checks import require
-from gasn_jax.learning import adversarial
+from gasn_jax.learning import adversarial, descent
 from gasn_jax.nn import convolution, mlp
 from gasn_jax.structured import engine as engines
 from gasn_jax.structured import graph as graphs
@@ -203,7 +203,7 @@ def train_step(
     gradient, metrics = jax.grad(_discriminator_objective, 1, has_aux=True)(
         config, state.discriminator, real, fake
     )
-    discriminator, discriminator_optimizer = adversarial.descend(
+    discriminator, discriminator_optimizer = descent.step(
         _optimizer(config, config.discriminator_rate),
         gradient,
         state.discriminator_optimizer,
@@ -215,7 +215,7 @@ def train_step(
         return adversarial.GENERATOR_LOSSES[config.loss](fake_logits)
 
     gradient, residuals = pull_back(jax.grad(generator_objective)(fake))
-    generator, generator_optimizer = adversarial.descend(
+    generator, generator_optimizer = descent.step(
         _optimizer(config, config.generator_rate),
         gradient,
         state.generator_optimizer,

@@ -110,15 +110,7 @@ def test_bad_flags_are_one_line(tmp_path, capsys, arguments, message):
 
 def command(arguments):
     """Exit code of the module's command line, in this process."""
-    try:
-        main, config, workdir = common._parse_mode(
-            ["aan", *arguments], aan.Config(), aan.train, aan.sample
-        )
-        return common._exit_code(main, config, workdir)
-    except SystemExit as exit_:
-        return exit_.code
-    finally:
-        command_line.forget()
+    return command_line.outcome(aan.train, aan.Config(), arguments, aan.MODES)
 
 
 def test_sampling_takes_the_runs_own_config_and_no_data(tmp_path, data_dir, capsys):

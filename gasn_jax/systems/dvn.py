@@ -1,0 +1,149 @@
+r"""Deep value networks: a network that tells how good an output is, and an ascent on it.
+
+.. math:: L(\theta) = -h(y, y^*) \log v(x, y; \theta) - (1 - h(y, y^*)) \log(1 - v(x, y; \theta))
+
+with h an oracle (how well y overlaps the true y*) and v a sigmoid. The outputs y of a step are true
+ones, ends of an ascent on v from an output that knows nothing, and adversarial ones, the ends of an
+ascent on L from the true output. A prediction is the end of the ascent on v.
+
+Reference: Gygli, Norouzi and Angelova, "Deep Value Networks Learn to Evaluate and Iteratively
+Refine Structured Outputs" (2017), §3; a baseline of Pan et al., "Adversarial Localized Energy
+Network for Structured Prediction".
+"""
+
+import dataclasses
+import math
+from typing import Any, NamedTuple
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import optax
+from jaxtyping import Array, Float, Key, PyTree
+
+from gasn_jax.checks import require
+from gasn_jax.energy import gradient_inference
+from gasn_jax.learning import descent, value_tuples
+from gasn_jax.learning.relaxed_outputs import RelaxedOutputs
+from gasn_jax.nn import calls
+
+Input = Float[Array, "..."]
+Output = Float[Array, "..."]
+
+
+@dataclasses.dataclass(frozen=True)
+class DVNConfig:
+    """What a DVN is made of."""
+
+    # The value network: (x, y) -> the logit of v(x, y).
+    value: nn.Module
+    # The kind of y, and the oracle.
+    outputs: RelaxedOutputs = RelaxedOutputs()
+    # The ascents in training.
+    ascent: gradient_inference.Ascent = gradient_inference.Ascent(step_size=0.5)
+    # Shares of the minibatch that are true outputs and adversarial ones; the others are inferred.
+    true_share: float = 0.25
+    adversarial_share: float = 0.25
+    # Adam's learning rate, and the factor of decoupled weight decay.
+    value_rate: float = 1e-3
+    weight_decay: float = 0.0
+
+    def __post_init__(self):
+        """Raises ValueError naming the field, what is wanted and what was given."""
+        require(0 < self.value_rate < math.inf, "value_rate", "> 0 and finite", self.value_rate)
+        for name in ("true_share", "adversarial_share"):
+            require(0 <= getattr(self, name) <= 1, name, "in [0, 1]", getattr(self, name))
+        both = self.true_share + self.adversarial_share
+        require(both <= 1, "adversarial_share", f"<= {1 - self.true_share}", self.adversarial_share)
+        require(self.weight_decay >= 0, "weight_decay", ">= 0", self.weight_decay)
+
+
+class DVNState(NamedTuple):
+    """What the next step needs.
+
+    Attributes:
+      value: variables of the value network.
+      optimizer: its optax state.
+    """
+
+    value: PyTree
+    optimizer: Any
+
+
+def init(config: DVNConfig, key: Key[Array, ""], x: Input, y: Output) -> DVNState:
+    """A fresh state; x and y are examples, for their shapes."""
+    value = config.value.init(key, x, y)
+    return DVNState(value, _optimizer(config).init(value))
+
+
+def train_step(
+    config: DVNConfig,
+    state: DVNState,
+    x: Float[Array, "m ..."],
+    y: Float[Array, "m ..."],
+    key: Key[Array, ""],
+) -> tuple[DVNState, dict[str, Float[Array, ""]]]:
+    """One step on one minibatch.
+
+    Args:
+      config: the system.
+      state: before the step.
+      x: inputs, in random order: the first get true outputs, the next adversarial ones.
+      y: true outputs.
+      key: of the dropout.
+
+    Returns:
+      The state after the step, and metrics: the loss, and the mean value and oracle's value of the
+      minibatch's outputs.
+    """
+    taught = _taught(config, state, x, y)
+
+    def loss_fn(params):
+        def one(x, y, z, key):
+            logit = calls.in_training(config.value, params, key, x, z)
+            oracle = config.outputs.oracle_value(z, y)
+            loss = value_tuples.loss(lambda _: logit, lambda _: oracle, z)
+            return loss, {"loss": loss, "value": jax.nn.sigmoid(logit), "oracle": oracle}
+
+        return jax.tree.map(jnp.mean, jax.vmap(one)(x, y, taught, jax.random.split(key, len(y))))
+
+    gradient, metrics = jax.grad(loss_fn, has_aux=True)(state.value)
+    optimizer = _optimizer(config)
+    return DVNState(*descent.step(optimizer, gradient, state.optimizer, state.value)), metrics
+
+
+def predict(
+    config: DVNConfig, state: DVNState, x: Input, start: Output, *, num_steps: int
+) -> gradient_inference.Result:
+    """The ascent on the value of one input, from ``start``, by ``num_steps`` >= 0 steps."""
+    value_fn = lambda y: jax.nn.sigmoid(calls.applied(config.value, state.value, x, y))  # noqa: E731
+    return config.ascent(value_fn, start, projection=config.outputs.project, num_steps=num_steps)
+
+
+def _taught(config, state, x, y):
+    """The outputs of a step, [m, ...]: true, adversarial and inferred ones."""
+    num_true = round(config.true_share * len(y))
+    last = num_true + round(config.adversarial_share * len(y))
+
+    def ascend(value_fn, start):
+        return config.ascent(value_fn, start, projection=config.outputs.project).y
+
+    def logit_fn(x):
+        return lambda y: calls.applied(config.value, state.value, x, y)
+
+    def adversarial(x, y):
+        oracle_fn = lambda z: config.outputs.oracle_value(z, y)  # noqa: E731
+        return value_tuples.adversarial(logit_fn(x), oracle_fn, y, ascend=ascend)
+
+    def inferred(x, y):
+        return value_tuples.inferred(logit_fn(x), config.outputs.initial(y), ascend=ascend)
+
+    parts = [y[:num_true]]
+    for make, part in ((adversarial, slice(num_true, last)), (inferred, slice(last, None))):
+        if len(y[part]):
+            parts.append(jax.vmap(make)(x[part], y[part]))
+    return jnp.concatenate(parts)
+
+
+def _optimizer(config):
+    return optax.adamw(config.value_rate, weight_decay=config.weight_decay)
