@@ -82,7 +82,12 @@ def run(
     )
 
 
-def _parse_command(argv, main_fn, default, modes):
+def _parse_command(
+    argv: list[str],
+    main_fn: Callable[[Config, str], Any],
+    default: Config,
+    modes: Mapping[str, Mode],
+) -> tuple[Callable[[Config, str], Any], Config, str]:
     """What to call, and its config and workdir; exits on `--help` and on anything unusable."""
     asked = [argument for argument in argv if modes and _MODE.match(argument)]
     name = asked[-1].partition("=")[2] if asked else "train"
@@ -105,10 +110,11 @@ def _parse_mode(argv, default, name, mode):
             raise flags.Error(f"--mode={name} takes the run's own config: leave --config out")
         holders = {}
         for flag, value in mode.defaults.items():
-            count = isinstance(value, int)
-            options = dict(lower_bound=min(value, 1)) if count else {}
-            define = flags.DEFINE_integer if count else flags.DEFINE_string
-            holders[flag] = define(flag, value, mode.help, **options)
+            if isinstance(value, int):
+                least = min(value, 1)
+                holders[flag] = flags.DEFINE_integer(flag, value, mode.help, lower_bound=least)
+            else:
+                holders[flag] = flags.DEFINE_string(flag, value, mode.help)
         workdir = _parse_flags(argv)
         values = {flag: holder.value for flag, holder in holders.items()}
         for flag, value in values.items():

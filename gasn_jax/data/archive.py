@@ -1,4 +1,4 @@
-"""Arrays of integers out of an `.npz` archive, or one line that says what is wrong with it."""
+"""Arrays of numbers out of an `.npz` archive, or one line that says what is wrong with it."""
 
 import os
 import zipfile
@@ -9,12 +9,14 @@ import numpy as np
 from gasn_jax.data import locate
 
 
-def read(path: str | os.PathLike, fields: Sequence[str]) -> dict[str, np.ndarray]:
-    """The named arrays of an archive. Pickled objects are refused.
+def read(
+    path: str | os.PathLike, fields: Sequence[str], *, floating: bool = False
+) -> dict[str, np.ndarray]:
+    """The named arrays of an archive, of integers or also ``floating``; objects are refused.
 
     Raises:
       FileNotFoundError: there is no such file.
-      DataError: the file is no such archive, or a field is missing, damaged or not of integers;
+      DataError: the file is no such archive, or a field is missing, damaged or of another kind;
         names the file and the field.
     """
     arrays: dict[str, np.ndarray] = {}
@@ -32,9 +34,10 @@ def read(path: str | os.PathLike, fields: Sequence[str]) -> dict[str, np.ndarray
         except Exception as error:
             reason = " ".join(str(error).split())
             raise locate.DataError(f"{path}: cannot read field {name}: {reason}") from error
+    kinds, wanted = ("biuf", "numbers") if floating else ("iu", "integers")
     for name, array in arrays.items():
-        if not (isinstance(array, np.ndarray) and np.issubdtype(array.dtype, np.integer)):
-            raise locate.DataError(f"{path}: field {name} must be an array of integers")
+        if not (isinstance(array, np.ndarray) and array.dtype.kind in kinds):
+            raise locate.DataError(f"{path}: field {name} must be an array of {wanted}")
     return arrays
 
 

@@ -64,9 +64,11 @@ class ALENConfig:
     network_target: float = 1.0
     adversarial_weight: float = 1.0
     surrogate_weight: float = 1.0
-    # Adam's learning rates (b1 = 0.5).
+    # Adam's learning rates (b1 = 0.5), and the factors of decoupled weight decay.
     network_rate: float = 1e-3
     value_rate: float = 1e-3
+    network_decay: float = 0.0
+    value_decay: float = 0.0
 
     def __post_init__(self):
         """Raises ValueError naming the field, what is wanted and what was given."""
@@ -74,7 +76,7 @@ class ALENConfig:
             value = getattr(self, name)
             require(0 < value < math.inf, name, "> 0 and finite", value)
         weights = ("network_weight", "refined_weight", "adversarial_weight", "surrogate_weight")
-        for name in weights:
+        for name in (*weights, "network_decay", "value_decay"):
             value = getattr(self, name)
             require(0 <= value < math.inf, name, ">= 0 and finite", value)
 
@@ -111,8 +113,8 @@ def init(config: ALENConfig, key: Key[Array, ""], x: Input, y: Output) -> ALENSt
     network_key, value_key = jax.random.split(key)
     network = config.network.init(network_key, x)
     value = config.value.init(value_key, x, y)
-    optimizers = _adam(config.network_rate).init(network), _adam(config.value_rate).init(value)
-    return ALENState(network, value, *optimizers)
+    network_adam, value_adam = _optimizers(config)
+    return ALENState(network, value, network_adam.init(network), value_adam.init(value))
 
 
 def train_step(
@@ -135,6 +137,7 @@ def train_step(
       The state after the step, and metrics, means over the minibatch: the two losses, the values of
       the true, proposed and refined outputs, and the oracle's of the latter two.
     """
+    network_adam, value_adam = _optimizers(config)
     keys = jax.random.split(key, y.shape[0])
 
     def propose(params, x, key):
@@ -168,9 +171,7 @@ def train_step(
         return jax.tree.map(jnp.mean, jax.vmap(one)(x, y, proposed, refined, keys))
 
     gradient, metrics = jax.grad(value_loss, has_aux=True)(state.value)
-    value, value_optimizer = descent.step(
-        _adam(config.value_rate), gradient, state.value_optimizer, state.value
-    )
+    value, value_optimizer = descent.step(value_adam, gradient, state.value_optimizer, state.value)
 
     def network_loss(params):
         def one(x, y, key):
@@ -185,7 +186,7 @@ def train_step(
 
     loss, gradient = jax.value_and_grad(network_loss)(state.network)
     network, network_optimizer = descent.step(
-        _adam(config.network_rate), gradient, state.network_optimizer, state.network
+        network_adam, gradient, state.network_optimizer, state.network
     )
     state = ALENState(network, value, network_optimizer, value_optimizer)
     return state, metrics | {"network_loss": loss}
@@ -210,5 +211,9 @@ def _ascend(config, params, x, start, num_steps=None):
     )
 
 
-def _adam(rate):
-    return optax.adam(rate, b1=0.5)
+def _optimizers(config):
+    """Of the network and of the value."""
+    return (
+        optax.adamw(config.network_rate, b1=0.5, weight_decay=config.network_decay),
+        optax.adamw(config.value_rate, b1=0.5, weight_decay=config.value_decay),
+    )

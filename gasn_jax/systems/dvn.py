@@ -46,7 +46,7 @@ class DVNConfig:
     adversarial_share: float = 0.25
     # Adam's learning rate, and the factor of decoupled weight decay.
     value_rate: float = 1e-3
-    weight_decay: float = 0.0
+    value_decay: float = 0.0
 
     def __post_init__(self):
         """Raises ValueError naming the field, what is wanted and what was given."""
@@ -55,7 +55,7 @@ class DVNConfig:
             require(0 <= getattr(self, name) <= 1, name, "in [0, 1]", getattr(self, name))
         both = self.true_share + self.adversarial_share
         require(both <= 1, "adversarial_share", f"<= {1 - self.true_share}", self.adversarial_share)
-        require(self.weight_decay >= 0, "weight_decay", ">= 0", self.weight_decay)
+        require(self.value_decay >= 0, "value_decay", ">= 0", self.value_decay)
 
 
 class DVNState(NamedTuple):
@@ -146,4 +146,4 @@ def _taught(config, state, x, y):
 
 
 def _optimizer(config):
-    return optax.adamw(config.value_rate, weight_decay=config.weight_decay)
+    return optax.adamw(config.value_rate, weight_decay=config.value_decay)

@@ -47,10 +47,11 @@ class InferenceNetworkConfig:
     adversarial_weight: float = 1.0
     # Steps of both; all after them train g alone, without the cost.
     num_joint_steps: int = 1000
-    # Adam's learning rates, and the factor of decoupled weight decay.
+    # Adam's learning rates, and the factors of decoupled weight decay.
     network_rate: float = 1e-3
     value_rate: float = 1e-3
-    weight_decay: float = 0.0
+    network_decay: float = 0.0
+    value_decay: float = 0.0
 
     def __post_init__(self):
         """Raises ValueError naming the field, what is wanted and what was given."""
@@ -58,7 +59,7 @@ class InferenceNetworkConfig:
         for name in ("network_rate", "value_rate"):
             value = getattr(self, name)
             require(0 < value < math.inf, name, "> 0 and finite", value)
-        for name in ("cost_weight", "adversarial_weight", "weight_decay"):
+        for name in ("cost_weight", "adversarial_weight", "network_decay", "value_decay"):
             value = getattr(self, name)
             require(0 <= value < math.inf, name, ">= 0 and finite", value)
 
@@ -87,8 +88,8 @@ def init(
     network_key, value_key = jax.random.split(key)
     network = config.network.init(network_key, x)
     value = {} if config.value is None else config.value.init(value_key, x, y)
-    optimizers = _adam(config, config.network_rate), _adam(config, config.value_rate)
-    states = optimizers[0].init(network), optimizers[1].init(value)
+    network_adam, value_adam = _optimizers(config)
+    states = network_adam.init(network), value_adam.init(value)
     return InferenceNetworkState(network, value, *states, jnp.int32(0))
 
 
@@ -108,6 +109,7 @@ def train_step(
       y: true outputs.
       key: of the dropout.
     """
+    network_adam, value_adam = _optimizers(config)
     keys = jax.random.split(key, len(y))
     joint = state.step < config.num_joint_steps
     value, value_optimizer, value_loss = state.value, state.value_optimizer, jnp.zeros(())
@@ -119,9 +121,7 @@ def train_step(
             )
 
         value_loss, gradient = jax.value_and_grad(value_loss_fn)(state.value)
-        stepped = descent.step(
-            _adam(config, config.value_rate), gradient, state.value_optimizer, state.value
-        )
+        stepped = descent.step(value_adam, gradient, state.value_optimizer, state.value)
         kept = state.value, state.value_optimizer
         value, value_optimizer = jax.tree.map(
             lambda new, old: jnp.where(joint, new, old), stepped, kept
@@ -144,7 +144,7 @@ def train_step(
 
     network_loss, gradient = jax.value_and_grad(network_loss_fn)(state.network)
     network, network_optimizer = descent.step(
-        _adam(config, config.network_rate), gradient, state.network_optimizer, state.network
+        network_adam, gradient, state.network_optimizer, state.network
     )
     state = InferenceNetworkState(
         network, value, network_optimizer, value_optimizer, state.step + 1
@@ -165,5 +165,9 @@ def _hinge(config, network, params, x, y, key):
     return energy_losses.margin_rescaled(true, offending, cost)
 
 
-def _adam(config, rate):
-    return optax.adamw(rate, weight_decay=config.weight_decay)
+def _optimizers(config):
+    """Of the network and of the value."""
+    return (
+        optax.adamw(config.network_rate, weight_decay=config.network_decay),
+        optax.adamw(config.value_rate, weight_decay=config.value_decay),
+    )

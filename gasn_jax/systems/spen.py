@@ -57,7 +57,7 @@ class SPENConfig:
     num_unary_steps: int = 0
     # Adam's learning rate, and the factor of decoupled weight decay.
     value_rate: float = 1e-3
-    weight_decay: float = 0.0
+    value_decay: float = 0.0
 
     def __post_init__(self):
         """Raises ValueError naming the field, what is wanted and what was given."""
@@ -65,7 +65,7 @@ class SPENConfig:
         require(self.ascent.num_steps >= 1, "ascent.num_steps", ">= 1", self.ascent.num_steps)
         require(self.num_unary_steps >= 0, "num_unary_steps", ">= 0", self.num_unary_steps)
         require(0 < self.value_rate < math.inf, "value_rate", "> 0 and finite", self.value_rate)
-        for name in ("cost_weight", "weight_decay"):
+        for name in ("cost_weight", "value_decay"):
             value = getattr(self, name)
             require(0 <= value < math.inf, name, ">= 0 and finite", value)
 
@@ -178,4 +178,4 @@ def _ascend_logits(config, value_fn, like, num_steps):
 
 
 def _optimizer(config):
-    return optax.adamw(config.value_rate, weight_decay=config.weight_decay)
+    return optax.adamw(config.value_rate, weight_decay=config.value_decay)

@@ -1,0 +1,320 @@
+r"""Energy models of structured outputs: one method of the ALEN paper's tables on one data set.
+
+    python -m experiments.alen --workdir=DIR --config.dataset=bibtex --config.method=alen
+
+The settings of a method on a data set were chosen on its validation part
+(`--config.held_out=validation` trains without it and evaluates on it); `--help` after a data set
+and a method shows them. `experiments.alen_tables` trains all rows of a table, over seeds.
+
+A trained run predicts for other inputs, without its data:
+
+    python -m experiments.alen --workdir=DIR --mode=predict --input=FILE.npz --output=FOLDER
+
+FILE holds `features` [M, D] (labels) or `images` [M, 32, 32, 3] in bytes (segmentation). FOLDER
+gets `predictions.npz`: `predicted` (0 and 1, or the class of each pixel), `trajectory` (the relaxed
+outputs, from the inference network's through the refinement, [M, T+1, ...]) and `values` (what the
+value network thinks of them, [M, T+1]); and `predictions.png`.
+
+Files: `evaluation.json`, `refinement.png` (scores after each step of the ascent, held out) with its
+CSV, and of images `examples.png`.
+"""
+
+import dataclasses
+import json
+import os
+import re
+import sys
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from absl import logging
+
+from experiments import alen_settings, common, energy_methods, structured_outputs
+from gasn_jax.data import archive, locate
+from gasn_jax.training import loop, pictures
+from gasn_jax.training.errors import require
+
+_CHUNK, _SHOWN, _CURVES = 256, 16, 8
+_CHOICE = re.compile(r"--?config\.(dataset|method)=(.*)")
+
+
+@dataclasses.dataclass(frozen=True)
+class Config(loop.LoopConfig):
+    # Training steps.
+    num_steps: int = 2000
+    log_every: int = 100
+    checkpoint_every: int = 1000
+    # bibtex, bookmarks, horses or lfw_parts.
+    dataset: str = "bibtex"
+    # logistic, feed_forward, spen, spen_end_to_end, inference_network, dvn, network_alone, aen,
+    # alen_no_task or alen.
+    method: str = "alen"
+    # Folder that holds the sets; empty for the environment variable GASN_DATA, then ../shared/data.
+    data_dir: str = ""
+    # The part that is predicted: test (trained on the others), or validation, which chose settings.
+    held_out: str = "test"
+    # Examples of each step.
+    batch_size: int = 64
+    # Adam's learning rates, and the factors of decoupled weight decay.
+    network_rate: float = 1e-3
+    value_rate: float = 1e-3
+    network_decay: float = 0.0
+    value_decay: float = 0.0
+    # Decay per step of the running mean of the parameters, which is what predicts.
+    average_decay: float = 0.995
+    # Labels: units of the hidden layer of both networks, and units that labels interact through.
+    hidden: int = 150
+    value_hidden: int = 150
+    num_interactions: int = 16
+    # Images: channels of both networks, and whether their deconvolutions see the earlier layers.
+    channels: tuple[int, ...] = (64, 128, 128)
+    value_channels: tuple[int, ...] = (64, 128, 128)
+    skips: bool = True
+    # Dropout of both networks.
+    dropout_rate: float = 0.0
+    value_dropout_rate: float = 0.0
+    # The ascent in training; at prediction it makes `num_refinements` steps.
+    num_ascent_steps: int = 20
+    num_refinements: int = 30
+    step_size: float = 0.3
+    normalize: bool = True
+    momentum: float = 0.0
+    # Binary outputs are 1 above it.
+    threshold: float = 0.5
+    # ALEN: weights of the proposal's and the refined output's terms, and of g's adversarial loss.
+    network_weight: float = 1.0
+    refined_weight: float = 1.0
+    adversarial_weight: float = 1.0
+    # SPEN and inference networks: factor of the cost, share of the steps that train the unary part,
+    # share of the steps that train both networks.
+    cost_weight: float = 1.0
+    unary_share: float = 0.0
+    joint_share: float = 0.8
+    # DVN: shares of each step's outputs that are true, and adversarial.
+    true_share: float = 0.25
+    adversarial_share: float = 0.25
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for name, known in (
+            ("dataset", structured_outputs.DATASETS),
+            ("method", energy_methods.METHODS),
+            ("held_out", ("test", "validation")),
+        ):
+            value = getattr(self, name)
+            require(value in known, name, f"one of {', '.join(known)}", value)
+        for name in ("batch_size", "hidden", "value_hidden", "num_interactions"):
+            require(getattr(self, name) >= 1, name, ">= 1", getattr(self, name))
+        require(self.num_refinements >= 0, "num_refinements", ">= 0", self.num_refinements)
+        for name in ("channels", "value_channels"):
+            value = getattr(self, name)
+            require(len(value) == 3 and min(value) >= 1, name, "three numbers >= 1", value)
+        for name in ("average_decay", "dropout_rate", "value_dropout_rate"):
+            require(0 <= getattr(self, name) < 1, name, "in [0, 1)", getattr(self, name))
+        for name in ("unary_share", "joint_share"):
+            require(0 <= getattr(self, name) <= 1, name, "in [0, 1]", getattr(self, name))
+        energy_methods.learner(self)
+
+    @property
+    def data(self) -> structured_outputs.Dataset:
+        """The data set's shapes, scores and readers."""
+        return structured_outputs.DATASETS[self.dataset]
+
+
+def settled(dataset: str, method: str, **fields: Any) -> Config:
+    """The config of a method on a data set, with the settings that were chosen for it."""
+    named: dict[str, Any] = {"dataset": dataset, "method": method}
+    return Config(**named | alen_settings.of(dataset, method) | fields)
+
+
+class Predicted(NamedTuple):
+    """Of M inputs: relaxed outputs [M, T+1, ...] along the ascent, and their values [M, T+1]."""
+
+    trajectory: np.ndarray
+    values: np.ndarray
+
+
+def train(config: Config, directory: str) -> dict[str, Any]:
+    """Trains (or restores) the method, evaluates it and writes the files.
+
+    Returns:
+      What `evaluation.json` holds: scores in % of `refined` and of `network` outputs.
+    """
+    learner = energy_methods.learner(config)
+    fit, held_out = structured_outputs.load(config.dataset, config.data_dir, config.held_out)
+
+    def batch_fn(data, key):
+        rows_key, key = jax.random.split(key)
+        rows = jax.random.randint(rows_key, (config.batch_size,), 0, data.x.shape[0])
+        batch = structured_outputs.Examples(data.x[rows], data.y[rows])
+        if config.data.augment is None:
+            return batch
+        keys = jax.random.split(key, config.batch_size)
+        return structured_outputs.Examples(*jax.vmap(config.data.augment)(keys, *batch))
+
+    def step_fn(state, batch, key):
+        system, metrics = learner.step(state["system"], *batch, key)
+        new, step_size = _parameters(system), 1 - config.average_decay
+        average = optax.incremental_update(new, state["average"], step_size)
+        return {"system": system, "average": average}, metrics
+
+    state = loop.train(
+        config,
+        directory,
+        init_fn=lambda key: _init(config, key),
+        step_fn=step_fn,
+        batch_fn=batch_fn,
+        data=fit,
+        steps_per_call=loop.steps_per_call(convolutions=config.data.are_images),
+    )
+    found = predict(config, state, held_out.x)
+    evaluation = evaluate(config, found, held_out.y)
+    with open(os.path.join(directory, "evaluation.json"), "w", encoding="utf-8") as file:
+        json.dump(evaluation, file, indent=1)
+    for name in ("network", "refined"):
+        logging.info("%s: %s", name, {k: round(x, 2) for k, x in evaluation[name].items()})
+    _save_pictures(config, directory, found, held_out)
+    return evaluation
+
+
+def predict(config: Config, state: Any, x: np.ndarray) -> Predicted:
+    """Of inputs [M, ...], by the state that :func:`train` trained."""
+    learner = energy_methods.learner(config)
+    averaged = state["system"]._replace(**state["average"])
+
+    @jax.jit
+    @jax.vmap
+    def one(x):
+        return learner.predict(averaged, x, config.num_refinements)
+
+    parts = [one(jnp.asarray(x[i : i + _CHUNK])) for i in range(0, len(x), _CHUNK)]
+    return Predicted(*(np.concatenate(leaves) for leaves in zip(*parts, strict=True)))
+
+
+def evaluate(config: Config, found: Predicted, true: np.ndarray) -> dict[str, Any]:
+    """Scores in %, of the ascent's end and of its start, which is the network's output if any.
+
+    On the validation part also the best threshold of either, by the first score.
+    """
+    ends = {"network": found.trajectory[:, 0], "refined": found.trajectory[:, -1]}
+    truth = true > 0.5
+    scores = config.data.scores
+    evaluation: dict[str, Any] = {
+        name: scores(config.data.decide(y, config.threshold), truth) for name, y in ends.items()
+    }
+    if config.held_out == "validation" and not config.data.num_classes:
+        for name, y in ends.items():
+            tried = {}
+            for threshold in np.linspace(0.05, 0.95, 19):
+                value = next(iter(scores(y > threshold, truth).values()))
+                tried[round(float(threshold), 2)] = value
+            best = max(tried, key=lambda threshold: tried[threshold])
+            evaluation[f"best threshold of {name}"] = [best, tried[best]]
+    return evaluation
+
+
+def refinement(config: Config, found: Predicted, true: np.ndarray) -> dict[str, np.ndarray]:
+    """Each score after every step of the ascent, [T+1]."""
+    steps = found.trajectory.swapaxes(0, 1)
+    rows = [config.data.scores(config.data.decide(y, config.threshold), true > 0.5) for y in steps]
+    return {name: np.array([row[name] for row in rows]) for name in rows[0]}
+
+
+def predict_file(config: Config, directory: str, input: str, output: str) -> Predicted:
+    """Predicts for the inputs of a file by the trained run in a directory; see the module."""
+    x = _read_input(config, input)
+    state = loop.restore(config, directory, init_fn=lambda key: _init(config, key))
+    found = predict(config, state, x)
+    decided = config.data.decide(found.trajectory[:, -1], config.threshold)
+    predicted = decided.argmax(axis=-1) if config.data.num_classes else decided
+    os.makedirs(output, exist_ok=True)
+    np.savez_compressed(
+        os.path.join(output, "predictions.npz"),
+        predicted=predicted.astype(np.uint8),
+        trajectory=found.trajectory,
+        values=found.values,
+    )
+    path = os.path.join(output, "predictions.png")
+    if config.data.are_images:
+        _save_segmented(path, x[:_SHOWN], {"predicted": found.trajectory[:_SHOWN, -1]})
+    else:
+        pictures.save_curves(
+            path,
+            np.arange(found.values.shape[1]),
+            {f"input {i}": values for i, values in enumerate(found.values[:_CURVES])},
+            xlabel="step of the ascent",
+            ylabel="value of the labels",
+        )
+    return found
+
+
+def _read_input(config, path):
+    """The inputs of a file, checked: [M, ...] float32."""
+    name, shape = config.data.input_name, config.data.x_shape
+    x = archive.read(path, [name], floating=True)[name]
+    if x.ndim != 1 + len(shape) or x.shape[1:] != shape or not len(x):
+        wanted = ", ".join(map(str, shape))
+        raise locate.DataError(f"{path}: {name}: wanted [M, {wanted}], got {list(x.shape)}")
+    if config.data.are_images:
+        if x.dtype != np.uint8:
+            raise locate.DataError(f"{path}: {name}: wanted uint8, got {x.dtype}")
+        return structured_outputs.scaled(x)
+    x = x.astype(np.float32)
+    if not np.all(np.isfinite(x)):
+        raise locate.DataError(f"{path}: {name}: wanted finite numbers")
+    return x
+
+
+def _init(config, key):
+    x, y = jnp.zeros(config.data.x_shape), jnp.zeros(config.data.y_shape)
+    system = energy_methods.learner(config).init(key, x, y)
+    return {"system": system, "average": jax.tree.map(jnp.copy, _parameters(system))}
+
+
+def _parameters(system):
+    """What a state's networks are made of, by field."""
+    return {name: getattr(system, name) for name in ("network", "value") if hasattr(system, name)}
+
+
+def _save_pictures(config, directory, found, held_out):
+    scores = refinement(config, found, held_out.y)
+    if found.trajectory.shape[1] > 1:
+        pictures.save_curves(
+            os.path.join(directory, "refinement.png"),
+            np.arange(found.trajectory.shape[1]),
+            scores,
+            xlabel="step of the ascent",
+            ylabel="%",
+        )
+    if config.data.are_images:
+        rows = np.linspace(0, len(held_out.x) - 1, _SHOWN).astype(int)
+        ends = {"proposed": found.trajectory[rows, 0], "refined": found.trajectory[rows, -1]}
+        panels = {"true": held_out.y[rows]} | ends
+        _save_segmented(os.path.join(directory, "examples.png"), held_out.x[rows], panels)
+
+
+def _save_segmented(path, x, panels):
+    """Photographs beside (relaxed) masks; hair, face and background as colours."""
+    shown = {"photograph": 0.5 * (x + 1)} | panels
+    pictures.save_side_by_side(path, shown, columns=4)
+
+
+def _default(argv):
+    """The config whose fields the command line changes: that of its data set and method."""
+    chosen = {found[1]: found[2] for found in map(_CHOICE.match, argv) if found}
+    return settled(chosen.get("dataset", "bibtex"), chosen.get("method", "alen"))
+
+
+MODES = {
+    "predict": common.Mode(
+        predict_file,
+        {"input": None, "output": None},
+        "Predicts for the inputs of a file instead; needs no data.",
+    )
+}
+
+if __name__ == "__main__":
+    common.run(train, _default(sys.argv), MODES)

@@ -1,0 +1,220 @@
+"""The methods of the ALEN paper's tables behind one interface, and the networks they share."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from experiments import structured_outputs
+from gasn_jax.energy import gradient_inference
+from gasn_jax.nn import multi_label, segmentation
+from gasn_jax.systems import alen, dvn, inference_network, spen
+
+
+class Found(NamedTuple):
+    """A prediction of one input.
+
+    Attributes:
+      trajectory: relaxed outputs from the start of the ascent to its end, [T+1, ...]; [1, ...]
+        without one.
+      values: v of them, [T+1]; zero without a value network.
+    """
+
+    trajectory: jax.Array
+    values: jax.Array
+
+
+class Learner(NamedTuple):
+    """A method with its settings.
+
+    Attributes:
+      init: (key, x, y) -> state.
+      step: (state, x [m, ...], y [m, ...], key) -> (state, metrics).
+      predict: (state, x, num_steps) -> :class:`Found`, of one input.
+    """
+
+    init: Callable[..., Any]
+    step: Callable[..., Any]
+    predict: Callable[..., Found]
+
+
+def learner(config: Any) -> Learner:
+    """The method that an `experiments.alen.Config` names."""
+    return METHODS[config.method](config)
+
+
+def _network(config, hidden=None):
+    """The inference network of the data set's kind."""
+    data = structured_outputs.DATASETS[config.dataset]
+    if data.are_images:
+        return segmentation.SegmentationNetwork(
+            data.num_classes, config.channels, config.skips, config.dropout_rate
+        )
+    hidden = (config.hidden,) if hidden is None else hidden
+    return multi_label.LabelNetwork(data.y_shape[0], hidden, config.dropout_rate)
+
+
+def _value(config):
+    """The value network of the data set's kind."""
+    if structured_outputs.DATASETS[config.dataset].are_images:
+        return segmentation.SegmentationValue(
+            config.value_channels, config.skips, config.value_dropout_rate
+        )
+    return multi_label.LabelValue(
+        (config.value_hidden,), config.num_interactions, config.value_dropout_rate
+    )
+
+
+def _ascent(config, **changes):
+    options = dict(
+        num_steps=config.num_ascent_steps,
+        step_size=config.step_size,
+        normalize=config.normalize,
+        momentum=config.momentum,
+        unroll=structured_outputs.DATASETS[config.dataset].are_images,
+    )
+    return gradient_inference.Ascent(**options | changes)
+
+
+def _feed_forward(hidden=None):
+    """A network that learns by cross-entropy alone."""
+
+    def make(config):
+        data = structured_outputs.DATASETS[config.dataset]
+        return _inference_network(
+            inference_network.InferenceNetworkConfig(
+                network=_network(config, hidden),
+                outputs=data.outputs,
+                network_rate=config.network_rate,
+                network_decay=config.network_decay,
+            )
+        )
+
+    return make
+
+
+def _inference_network(system):
+    def predict(state, x, num_steps):
+        del num_steps
+        y = inference_network.predict(system, state, x)
+        return Found(y[None], jnp.zeros(1))
+
+    return _bound(inference_network, system, predict)
+
+
+def _adversarial_network(config):
+    data = structured_outputs.DATASETS[config.dataset]
+    return _inference_network(
+        inference_network.InferenceNetworkConfig(
+            network=_network(config),
+            value=_value(config),
+            outputs=data.outputs,
+            cost_weight=config.cost_weight,
+            adversarial_weight=config.adversarial_weight,
+            num_joint_steps=round(config.joint_share * config.num_steps),
+            network_rate=config.network_rate,
+            value_rate=config.value_rate,
+            network_decay=config.network_decay,
+            value_decay=config.value_decay,
+        )
+    )
+
+
+def _spen(loss):
+    def make(config):
+        data = structured_outputs.DATASETS[config.dataset]
+        system = spen.SPENConfig(
+            value=_value(config),
+            outputs=data.outputs,
+            loss=loss,
+            ascent=_ascent(config),
+            cost_weight=config.cost_weight,
+            num_unary_steps=round(config.unary_share * config.num_steps),
+            value_rate=config.value_rate,
+            value_decay=config.value_decay,
+        )
+
+        def predict(state, x, num_steps):
+            like = jnp.zeros(data.y_shape)
+            found = spen.predict(system, state, x, like, num_steps=num_steps)
+            return Found(found.trajectory, found.values)
+
+        return _bound(spen, system, predict)
+
+    return make
+
+
+def _dvn(config):
+    data = structured_outputs.DATASETS[config.dataset]
+    system = dvn.DVNConfig(
+        value=_value(config),
+        outputs=data.outputs,
+        ascent=_ascent(config),
+        true_share=config.true_share,
+        adversarial_share=config.adversarial_share,
+        value_rate=config.value_rate,
+        value_decay=config.value_decay,
+    )
+
+    def predict(state, x, num_steps):
+        start = data.outputs.initial(jnp.zeros(data.y_shape))
+        found = dvn.predict(system, state, x, start, num_steps=num_steps)
+        return Found(found.trajectory, found.values)
+
+    return _bound(dvn, system, predict)
+
+
+def _alen(**changes):
+    """ALEN, or an ablation: fields of its system that are changed."""
+
+    def make(config):
+        options: dict[str, Any] = dict(
+            network=_network(config),
+            value=_value(config),
+            outputs=structured_outputs.DATASETS[config.dataset].outputs,
+            ascent=_ascent(config),
+            network_weight=config.network_weight,
+            refined_weight=config.refined_weight,
+            adversarial_weight=config.adversarial_weight,
+            network_rate=config.network_rate,
+            value_rate=config.value_rate,
+            network_decay=config.network_decay,
+            value_decay=config.value_decay,
+        )
+        system = alen.ALENConfig(**options | changes)
+
+        def predict(state, x, num_steps):
+            refined = alen.predict(system, state, x, num_steps=num_steps).refined
+            return Found(refined.trajectory, refined.values)
+
+        return _bound(alen, system, predict)
+
+    return make
+
+
+def _bound(module, system, predict):
+    def init(key, x, y):
+        return module.init(system, key, x, y)
+
+    def step(state, x, y, key):
+        return module.train_step(system, state, x, y, key)
+
+    return Learner(init, step, predict)
+
+
+_ALONE = dict(network_weight=0.0, refined_weight=0.0, adversarial_weight=0.0)
+
+# "network_alone" is the paper's "InfNet baseline", "feed_forward" its "two layer" or "FCN".
+METHODS: dict[str, Callable[[Any], Learner]] = {
+    "logistic": _feed_forward(hidden=()),
+    "feed_forward": _feed_forward(),
+    "spen": _spen("structured_hinge"),
+    "spen_end_to_end": _spen("end_to_end"),
+    "inference_network": _adversarial_network,
+    "dvn": _dvn,
+    "network_alone": _alen(**_ALONE, ascent=gradient_inference.Ascent(num_steps=0)),
+    "aen": _alen(refined_weight=0.0),
+    "alen_no_task": _alen(surrogate_weight=0.0),
+    "alen": _alen(),
+}

@@ -1,0 +1,196 @@
+"""The ALEN paper's data sets as its experiments take them: inputs, relaxed outputs, and scores."""
+
+import functools
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from gasn_jax.data import horses, lfw_parts, multi_label
+from gasn_jax.evaluation import overlap
+from gasn_jax.learning.relaxed_outputs import RelaxedOutputs
+
+# One of so many training examples is for validation where no such part is published.
+_VALIDATION_EVERY = 5
+_LARGEST_SHIFT = 4
+
+
+class Examples(NamedTuple):
+    """Inputs [M, ...] and true outputs [M, ...], float32."""
+
+    x: np.ndarray
+    y: np.ndarray
+
+
+class Parts(NamedTuple):
+    """Disjoint parts of a data set."""
+
+    train: Examples
+    validation: Examples
+    test: Examples
+
+
+class Dataset(NamedTuple):
+    """A data set.
+
+    Attributes:
+      x_shape, y_shape: of an example.
+      outputs: the kind of y, and the oracle.
+      load: the parts, from the folder of data or None.
+      augment: (key, x, y) -> (x, y), another example like one; None where there is no such thing.
+      scores: (predicted 0 or 1 [M, ...], true [M, ...]) -> numbers in %, the main one first.
+      input_name: of x in the files of `--mode=predict`.
+    """
+
+    x_shape: tuple[int, ...]
+    y_shape: tuple[int, ...]
+    outputs: RelaxedOutputs
+    load: Callable[[str | None], Parts]
+    augment: Callable[..., Any] | None
+    scores: Callable[[np.ndarray, np.ndarray], dict[str, float]]
+    input_name: str
+
+    @property
+    def are_images(self) -> bool:
+        """Whether x is an image."""
+        return len(self.x_shape) == 3
+
+    @property
+    def num_classes(self) -> int:
+        """Classes of every variable; 0 for binary ones."""
+        return self.y_shape[-1] if self.outputs.kind == "classes" else 0
+
+    def decide(self, y: np.ndarray, threshold: float) -> np.ndarray:
+        """Relaxed outputs [M, ...] as 0 and 1: above the threshold, or the likeliest class."""
+        if self.outputs.kind == "binary":
+            return y > threshold
+        return np.arange(y.shape[-1]) == np.argmax(y, axis=-1)[..., None]
+
+
+def load(name: str, data_dir: str, held_out: str) -> tuple[Examples, Examples]:
+    """What to train on and what to evaluate on.
+
+    For ``held_out="test"`` the validation part belongs to the former.
+    """
+    parts = DATASETS[name].load(data_dir or None)
+    if held_out == "validation":
+        return parts.train, parts.validation
+    both = zip(parts.train, parts.validation, strict=True)
+    return Examples(*(np.concatenate(pair) for pair in both)), parts.test
+
+
+def _multi_label(name, data_dir):
+    split = multi_label.load(name, data_dir)
+    train, test = (Examples(part.features, part.labels.astype(np.float32)) for part in split)
+    held_out = np.random.default_rng(0).permutation(len(train.x)) % _VALIDATION_EVERY == 0
+    fit, validation = (Examples(train.x[rows], train.y[rows]) for rows in (~held_out, held_out))
+    return Parts(fit, validation, test)
+
+
+def _label_scores(predicted, true):
+    found = {
+        "example F1": overlap.example_f1(predicted, true),
+        "micro F1": overlap.micro_f1(predicted, true),
+        "macro F1": overlap.macro_f1(predicted, true),
+    }
+    return {name: 100 * value for name, value in found.items()}
+
+
+def _horses(data_dir):
+    return Parts(
+        *(
+            Examples(scaled(part.images), part.masks.astype(np.float32))
+            for part in horses.load(data_dir)
+        )
+    )
+
+
+def _mask_scores(predicted, true):
+    found = {
+        "mean IOU": overlap.mean_iou(predicted, true),
+        "global IOU": overlap.global_iou(predicted, true),
+        "pixel accuracy": overlap.pixel_accuracy(predicted, true),
+    }
+    return {name: 100 * value for name, value in found.items()}
+
+
+def _lfw_parts(data_dir):
+    classes = np.eye(len(lfw_parts.LABELS), dtype=np.float32)
+    parts = lfw_parts.load(data_dir)
+    return Parts(*(Examples(scaled(part.images), classes[part.labels]) for part in parts))
+
+
+def _class_scores(predicted, true):
+    found = overlap.pixel_accuracy(predicted.argmax(axis=-1), true.argmax(axis=-1))
+    return {"pixel accuracy": 100 * found}
+
+
+def scaled(images: np.ndarray) -> np.ndarray:
+    """Bytes as float32 in [-1, 1]."""
+    return images.astype(np.float32) / 127.5 - 1
+
+
+def _moved(key, x, y, *, turn: float, stretch: float, tint: float):
+    """A photograph and its mask mirrored, shifted, turned, stretched and tinted at random."""
+    keys = jax.random.split(key, 6)
+    mirrored = jax.random.bernoulli(keys[0])
+    x, y = (jnp.where(mirrored, image[:, ::-1], image) for image in (x, y))
+    stretched = jnp.exp(jax.random.uniform(keys[1], (2,), minval=-stretch, maxval=stretch))
+    shift = jax.random.uniform(keys[2], (2,), minval=-_LARGEST_SHIFT, maxval=_LARGEST_SHIFT)
+    angle = jax.random.uniform(keys[3], minval=-turn, maxval=turn)
+    centre = (jnp.array(x.shape[:2], jnp.float32) - 1) / 2
+    rows, columns = jnp.mgrid[: x.shape[0], : x.shape[1]] - centre[:, None, None]
+    sine, cosine = jnp.sin(angle), jnp.cos(angle)
+    places = [
+        (cosine * rows - sine * columns) * stretched[0] + centre[0] + shift[0],
+        (sine * rows + cosine * columns) * stretched[1] + centre[1] + shift[1],
+    ]
+
+    def sampled(image):
+        return jax.scipy.ndimage.map_coordinates(image, places, order=1, mode="nearest")
+
+    x = jnp.stack([sampled(x[..., k]) for k in range(x.shape[-1])], axis=-1)
+    gain = jnp.exp(tint * jax.random.normal(keys[4], (3,)))
+    x = gain * x + tint * jax.random.normal(keys[5], (3,))
+    if y.ndim == 2:
+        return x, jnp.round(sampled(y))
+    likely = jnp.stack([sampled(y[..., k]) for k in range(y.shape[-1])], axis=-1)
+    return x, jax.nn.one_hot(jnp.argmax(likely, axis=-1), y.shape[-1])
+
+
+_BINARY_F1, _SIDE = RelaxedOutputs("binary", "f1"), horses.SIDE
+_MOVED = functools.partial(_moved, turn=0.15, stretch=0.15, tint=0.2)
+
+DATASETS = {
+    name: Dataset(
+        x_shape=(num_features,),
+        y_shape=(multi_label.NUM_LABELS[name],),
+        outputs=_BINARY_F1,
+        load=functools.partial(_multi_label, name),
+        augment=None,
+        scores=_label_scores,
+        input_name="features",
+    )
+    for name, num_features in (("bibtex", 1836), ("bookmarks", 2150))
+} | {
+    "horses": Dataset(
+        x_shape=(_SIDE, _SIDE, 3),
+        y_shape=(_SIDE, _SIDE),
+        outputs=RelaxedOutputs("binary", "iou"),
+        load=_horses,
+        augment=_MOVED,
+        scores=_mask_scores,
+        input_name="images",
+    ),
+    "lfw_parts": Dataset(
+        x_shape=(_SIDE, _SIDE, 3),
+        y_shape=(_SIDE, _SIDE, len(lfw_parts.LABELS)),
+        outputs=RelaxedOutputs("classes", "iou"),
+        load=_lfw_parts,
+        augment=_MOVED,
+        scores=_class_scores,
+        input_name="images",
+    ),
+}
