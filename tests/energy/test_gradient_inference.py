@@ -151,3 +151,19 @@ def test_vmap_is_a_loop_and_no_step_is_none():
 def test_bad_options_are_named(options, message):
     with pytest.raises(ValueError, match=message):
         gi.maximize(value, jnp.zeros(6), **dict(num_steps=2, step_size=0.1) | options)
+
+
+def test_an_ascent_holds_the_arguments_of_maximize():
+    def value_fn(y):
+        return -jnp.sum((y - 2.0) ** 2)
+
+    settings = dict(num_steps=4, step_size=0.1, normalize=True, momentum=0.3, unroll=True)
+    wanted = gi.maximize(value_fn, jnp.zeros(3), **settings)
+    ascent = gi.Ascent(**settings)
+    found = ascent(value_fn, jnp.zeros(3), projection=gi.box)
+    np.testing.assert_array_equal(found.trajectory, wanted.trajectory)
+    one = ascent(value_fn, jnp.zeros(3), projection=gi.box, num_steps=1)
+    np.testing.assert_array_equal(one.trajectory, wanted.trajectory[:2])
+    for field, value in (("num_steps", -1), ("step_size", 0.0), ("momentum", 1.0)):
+        with pytest.raises(ValueError, match=f"{field}: wanted"):
+            gi.Ascent(**{field: value})

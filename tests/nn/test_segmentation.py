@@ -1,0 +1,36 @@
+"""Segmentation networks: shapes, what they see, and their parameters."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from gasn_jax.nn import segmentation
+
+KEY = jax.random.key(0)
+IMAGE = jax.random.normal(KEY, (16, 12, 3))
+
+
+@pytest.mark.parametrize("skips", [True, False])
+@pytest.mark.parametrize(("num_classes", "shape"), [(0, (16, 12)), (3, (16, 12, 3))])
+def test_every_pixel_gets_logits(num_classes, shape, skips):
+    network = segmentation.SegmentationNetwork(num_classes, (4, 5, 6), skips, 0.5)
+    params = network.init(KEY, IMAGE)
+    logits = network.apply(params, IMAGE)
+    assert logits.shape == shape
+    dropped = network.apply(params, IMAGE, deterministic=False, rngs={"dropout": KEY})
+    assert np.any(np.asarray(dropped) != np.asarray(logits))
+
+
+@pytest.mark.parametrize("shape", [(16, 12), (16, 12, 3)])
+def test_a_value_is_the_mean_of_a_matrix_of_scores(shape):
+    value = segmentation.SegmentationValue((4, 5, 6))
+    y = jax.random.uniform(KEY, shape)
+    params = value.init(KEY, IMAGE, y)
+    trunk = segmentation.FullyConvolutional(1, (4, 5, 6))
+    inner = {"params": params["params"]["FullyConvolutional_0"]}
+    stacked = jnp.concatenate([IMAGE, (2 * y - 1).reshape(16, 12, -1)], axis=-1)
+    scores = trunk.apply(inner, stacked)
+    assert scores.shape == (16, 12, 1)
+    np.testing.assert_allclose(value.apply(params, IMAGE, y), np.mean(scores), rtol=1e-5)
+    assert np.any(np.asarray(jax.grad(lambda y: value.apply(params, IMAGE, y))(y)) != 0)
