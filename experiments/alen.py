@@ -24,6 +24,7 @@ import json
 import os
 import re
 import sys
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -82,8 +83,9 @@ class Config(loop.LoopConfig):
     step_size: float = 0.3
     normalize: bool = True
     momentum: float = 0.0
-    # Binary outputs are 1 above it.
+    # Binary outputs are 1 above it; that of what the network proposes may be another.
     threshold: float = 0.5
+    network_threshold: float = 0.5
     # ALEN: weights of the proposal's and the refined output's terms, and of g's adversarial loss.
     network_weight: float = 1.0
     refined_weight: float = 1.0
@@ -108,6 +110,8 @@ class Config(loop.LoopConfig):
             require(value in known, name, f"one of {', '.join(known)}", value)
         for name in ("batch_size", "hidden", "value_hidden", "num_interactions"):
             require(getattr(self, name) >= 1, name, ">= 1", getattr(self, name))
+        for name in ("threshold", "network_threshold"):
+            require(0 <= getattr(self, name) < 1, name, "in [0, 1)", getattr(self, name))
         require(self.num_refinements >= 0, "num_refinements", ">= 0", self.num_refinements)
         for name in ("channels", "value_channels"):
             value = getattr(self, name)
@@ -143,30 +147,13 @@ def train(config: Config, directory: str) -> dict[str, Any]:
     Returns:
       What `evaluation.json` holds: scores in % of `refined` and of `network` outputs.
     """
-    learner = energy_methods.learner(config)
     fit, held_out = structured_outputs.load(config.dataset, config.data_dir, config.held_out)
-
-    def batch_fn(data, key):
-        rows_key, key = jax.random.split(key)
-        rows = jax.random.randint(rows_key, (config.batch_size,), 0, data.x.shape[0])
-        batch = structured_outputs.Examples(data.x[rows], data.y[rows])
-        if config.data.augment is None:
-            return batch
-        keys = jax.random.split(key, config.batch_size)
-        return structured_outputs.Examples(*jax.vmap(config.data.augment)(keys, *batch))
-
-    def step_fn(state, batch, key):
-        system, metrics = learner.step(state["system"], *batch, key)
-        new, step_size = _parameters(system), 1 - config.average_decay
-        average = optax.incremental_update(new, state["average"], step_size)
-        return {"system": system, "average": average}, metrics
-
     state = loop.train(
         config,
         directory,
-        init_fn=lambda key: _init(config, key),
-        step_fn=step_fn,
-        batch_fn=batch_fn,
+        init_fn=lambda key: init(config, key),
+        step_fn=lambda state, batch, key: train_step(config, state, batch, key),
+        batch_fn=lambda data, key: batch(config, data, key),
         data=fit,
         steps_per_call=loop.steps_per_call(convolutions=config.data.are_images),
     )
@@ -180,17 +167,46 @@ def train(config: Config, directory: str) -> dict[str, Any]:
     return evaluation
 
 
+def init(config: Config, key: jax.Array) -> dict[str, Any]:
+    """A fresh state: the system's, and the running mean of its networks' variables."""
+    x, y = jnp.zeros(config.data.x_shape), jnp.zeros(config.data.y_shape)
+    system = energy_methods.learner(config).init(key, x, y)
+    return {"system": system, "average": jax.tree.map(jnp.copy, _networks(system))}
+
+
+def batch(config: Config, data: structured_outputs.Examples, key: jax.Array):
+    """Random examples, moved at random where the data set knows how."""
+    rows_key, key = jax.random.split(key)
+    rows = jax.random.randint(rows_key, (config.batch_size,), 0, data.x.shape[0])
+    x, y = data.x[rows], data.y[rows]
+    if config.data.augment is not None:
+        x, y = jax.vmap(config.data.augment)(jax.random.split(key, config.batch_size), x, y)
+    return structured_outputs.Examples(x, y)
+
+
+def train_step(config: Config, state: Any, batch: structured_outputs.Examples, key: jax.Array):
+    """One step; the state after it, and metrics."""
+    system, metrics = energy_methods.learner(config).step(state["system"], *batch, key)
+    step_size = 1 - config.average_decay
+    average = optax.incremental_update(_networks(system), state["average"], step_size)
+    return {"system": system, "average": average}, metrics
+
+
+def predictor(config: Config) -> Callable[[Any, jax.Array], energy_methods.Found]:
+    """A pure function of a state and inputs [M, ...]."""
+    learner = energy_methods.learner(config)
+
+    def predict(state, x):
+        averaged = state["system"]._replace(**state["average"])
+        return jax.vmap(lambda one: learner.predict(averaged, one, config.num_refinements))(x)
+
+    return predict
+
+
 def predict(config: Config, state: Any, x: np.ndarray) -> Predicted:
     """Of inputs [M, ...], by the state that :func:`train` trained."""
-    learner = energy_methods.learner(config)
-    averaged = state["system"]._replace(**state["average"])
-
-    @jax.jit
-    @jax.vmap
-    def one(x):
-        return learner.predict(averaged, x, config.num_refinements)
-
-    parts = [one(jnp.asarray(x[i : i + _CHUNK])) for i in range(0, len(x), _CHUNK)]
+    compiled = jax.jit(predictor(config))
+    parts = [compiled(state, jnp.asarray(x[i : i + _CHUNK])) for i in range(0, len(x), _CHUNK)]
     return Predicted(*(np.concatenate(leaves) for leaves in zip(*parts, strict=True)))
 
 
@@ -200,10 +216,11 @@ def evaluate(config: Config, found: Predicted, true: np.ndarray) -> dict[str, An
     On the validation part also the best threshold of either, by the first score.
     """
     ends = {"network": found.trajectory[:, 0], "refined": found.trajectory[:, -1]}
+    thresholds = {"network": config.network_threshold, "refined": config.threshold}
     truth = true > 0.5
     scores = config.data.scores
     evaluation: dict[str, Any] = {
-        name: scores(config.data.decide(y, config.threshold), truth) for name, y in ends.items()
+        name: scores(config.data.decide(y, thresholds[name]), truth) for name, y in ends.items()
     }
     if config.held_out == "validation" and not config.data.num_classes:
         for name, y in ends.items():
@@ -226,7 +243,7 @@ def refinement(config: Config, found: Predicted, true: np.ndarray) -> dict[str, 
 def predict_file(config: Config, directory: str, input: str, output: str) -> Predicted:
     """Predicts for the inputs of a file by the trained run in a directory; see the module."""
     x = _read_input(config, input)
-    state = loop.restore(config, directory, init_fn=lambda key: _init(config, key))
+    state = loop.restore(config, directory, init_fn=lambda key: init(config, key))
     found = predict(config, state, x)
     decided = config.data.decide(found.trajectory[:, -1], config.threshold)
     predicted = decided.argmax(axis=-1) if config.data.num_classes else decided
@@ -268,14 +285,8 @@ def _read_input(config, path):
     return x
 
 
-def _init(config, key):
-    x, y = jnp.zeros(config.data.x_shape), jnp.zeros(config.data.y_shape)
-    system = energy_methods.learner(config).init(key, x, y)
-    return {"system": system, "average": jax.tree.map(jnp.copy, _parameters(system))}
-
-
-def _parameters(system):
-    """What a state's networks are made of, by field."""
+def _networks(system):
+    """The variables of a state's networks, by field."""
     return {name: getattr(system, name) for name in ("network", "value") if hasattr(system, name)}
 
 

@@ -1,0 +1,154 @@
+r"""How fast ALEN and DVN converge: the ALEN paper's Figures 3 and 4, on labels.
+
+    python -m experiments.alen_convergence --workdir=DIR
+
+trains both, over seeds, with the settings of `experiments.alen_settings`, and predicts the held-out
+part every so many epochs of training (Figure 4: example F1 over epochs, of the running mean of the
+parameters) and, at the end, after every step of the ascent (Figure 3: ALEN starts from its
+inference network's proposals, DVN from no label). The paper: 6 steps against 18.
+
+Files: `figure3.png`, `figure4.png`, a CSV beside each, `steps.json` (the first step within 0.5 % of
+the best F1 of its curve), and a folder of each run.
+"""
+
+import dataclasses
+import json
+import os
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from absl import logging
+
+from experiments import alen, common, structured_outputs
+from gasn_jax.training import loop, pictures, workdir
+from gasn_jax.training.errors import require
+
+METHODS = {"ALEN": "alen", "DVN": "dvn"}
+# A curve has converged where it is this close to its best, in %.
+_CLOSE = 0.5
+
+
+@dataclasses.dataclass(frozen=True)
+class Config(loop.LoopConfig):
+    # Training steps of every model; 0 for what its settings say.
+    num_steps: int = 0
+    # bibtex or bookmarks.
+    dataset: str = "bibtex"
+    # Models of each method, of the seeds `seed`, `seed + 1`, ...
+    num_seeds: int = 5
+    # Epochs between two predictions of the held-out part.
+    num_epochs: int = 5
+    # Folder that holds the sets; empty for the environment variable GASN_DATA, then ../shared/data.
+    data_dir: str = ""
+    # The part that is predicted: test, or validation.
+    held_out: str = "test"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require(
+            self.dataset in ("bibtex", "bookmarks"), "dataset", "bibtex or bookmarks", self.dataset
+        )
+        for name in ("num_seeds", "num_epochs"):
+            require(getattr(self, name) >= 1, name, ">= 1", getattr(self, name))
+        self.runs("alen", 1)
+
+    def runs(self, method: str, num_examples: int) -> list[alen.Config]:
+        """The config of each model of a method, trained on so many examples."""
+        names = ("dataset", "data_dir", "held_out", "checkpoint_every")
+        shared = {name: getattr(self, name) for name in names}
+        if self.num_steps:
+            shared["num_steps"] = self.num_steps
+        one = alen.settled(method=method, **shared)
+        every = max(1, self.num_epochs * num_examples // one.batch_size)
+        seeds = range(self.seed, self.seed + self.num_seeds)
+        return [dataclasses.replace(one, seed=seed, log_every=every) for seed in seeds]
+
+
+def train(config: Config, directory: str) -> dict[str, list[tuple[np.ndarray, np.ndarray]]]:
+    """Trains (or restores) the models and draws both figures.
+
+    Returns:
+      For each method and seed, the held-out F1 in % after each step of the ascent and after each
+      `num_epochs` epochs.
+    """
+    fit, held_out = structured_outputs.load(config.dataset, config.data_dir, config.held_out)
+    curves = {}
+    for name, method in METHODS.items():
+        curves[name] = [
+            _run_one(one, os.path.join(directory, f"{method}-{one.seed}"), fit, held_out)
+            for one in config.runs(method, len(fit.x))
+        ]
+    _save(config, directory, curves)
+    return curves
+
+
+def _run_one(config, directory, fit, held_out):
+    x, y = jnp.asarray(held_out.x), jnp.asarray(held_out.y)
+
+    def score(state):
+        found = alen.predictor(config)(state, x)
+        return jnp.mean(jax.vmap(_f1)(found.trajectory[:, -1] > config.threshold, y > 0.5))
+
+    def step_fn(state, batch, key):
+        inner, metrics = alen.train_step(config, state["run"], batch, key)
+        number = state["number"] + 1
+        due = number % config.log_every == 0
+        metrics["f1"] = jax.lax.cond(due, score, lambda _: jnp.zeros(()), inner)
+        return {"run": inner, "number": number}, metrics
+
+    state = loop.train(
+        config,
+        directory,
+        init_fn=lambda key: {"run": alen.init(config, key), "number": jnp.int32(0)},
+        step_fn=step_fn,
+        batch_fn=lambda data, key: alen.batch(config, data, key),
+        data=fit,
+    )
+    found = alen.predict(config, state["run"], held_out.x)
+    steps = alen.refinement(config, found, held_out.y)["example F1"]
+    lines = [
+        line for line in workdir.read_metrics(directory) if not line["step"] % config.log_every
+    ]
+    return steps, 100 * np.array([line["f1"] for line in lines])
+
+
+def _f1(predicted, true):
+    """Of one example; 1 where both are empty."""
+    both = jnp.sum(predicted) + jnp.sum(true)
+    return jnp.where(both > 0, 2 * jnp.sum(predicted & true) / jnp.maximum(both, 1), 1.0)
+
+
+def _save(config, directory, curves):
+    first: dict[str, Any] = {}
+    for name, ones in curves.items():
+        found = [int(np.argmax(steps >= steps.max() - _CLOSE)) for steps, _ in ones]
+        first[name] = {"steps": found, "mean": float(np.mean(found))}
+        logging.info("%s: within %s %% of its best F1 after %s steps", name, _CLOSE, found)
+    with open(os.path.join(directory, "steps.json"), "w", encoding="utf-8") as file:
+        json.dump(first, file, indent=1)
+    for figure, which, xlabel in ((3, 0, "step of the ascent"), (4, 1, "epoch")):
+        bands = {name: _band([one[which] for one in ones]) for name, ones in curves.items()}
+        length = min(len(band[0]) for band in bands.values())
+        first_x = 0 if figure == 3 else 1
+        unit = 1 if figure == 3 else config.num_epochs
+        if not length:
+            continue
+        pictures.save_curves(
+            os.path.join(directory, f"figure{figure}.png"),
+            unit * np.arange(first_x, first_x + length),
+            {name: tuple(part[:length] for part in band) for name, band in bands.items()},
+            xlabel=xlabel,
+            ylabel="example F1, %",
+        )
+
+
+def _band(curves):
+    """Mean, least and largest of the seeds' curves."""
+    stacked = np.stack(curves)
+    return stacked.mean(axis=0), stacked.min(axis=0), stacked.max(axis=0)
+
+
+if __name__ == "__main__":
+    common.run(train, Config())
