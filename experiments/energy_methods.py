@@ -61,8 +61,9 @@ def _value(config):
         return segmentation.SegmentationValue(
             config.value_channels, config.skips, config.value_dropout_rate
         )
+    num_labels = structured_outputs.DATASETS[config.dataset].y_shape[0]
     return multi_label.LabelValue(
-        (config.value_hidden,), config.num_interactions, config.value_dropout_rate
+        num_labels, (config.value_hidden,), config.num_interactions, config.value_dropout_rate
     )
 
 

@@ -38,6 +38,7 @@ class LabelValue(nn.Module):
     with f the hidden layers: a unary term, and interactions of labels through a few units.
 
     Attributes:
+      num_labels: L.
       hidden: widths of the hidden layers over the features.
       num_interactions: units that labels interact through.
       dropout_rate: of what every hidden layer gives in training, in [0, 1).
@@ -46,18 +47,31 @@ class LabelValue(nn.Module):
     sign of a value.
     """
 
+    num_labels: int
     hidden: Sequence[int] = (150,)
     num_interactions: int = 16
     dropout_rate: float = 0.0
 
-    @nn.compact
+    def setup(self):
+        """The layers."""
+        self.layers = [nn.Dense(width) for width in self.hidden]
+        self.dropout = nn.Dropout(self.dropout_rate)
+        self.unary = nn.Dense(self.num_labels)
+        self.interactions = nn.Dense(self.num_interactions)
+        self.last = nn.Dense(1, kernel_init=mlp.lecun_normal())
+
     def __call__(
         self, x: Float[Array, "D"], y: Float[Array, "L"], *, deterministic: bool = True
     ) -> Float[Array, ""]:
         """The value, a scalar; unless deterministic, with the rng "dropout"."""
-        for width in self.hidden:
-            x = nn.relu(nn.Dense(width)(x))
-            x = nn.Dropout(self.dropout_rate, deterministic=deterministic)(x)
-        unary = y @ nn.Dense(y.shape[-1])(x)
-        interactions = nn.softplus(nn.Dense(self.num_interactions)(y))
-        return unary + nn.Dense(1, kernel_init=mlp.lecun_normal())(interactions)[0]
+        return self.value(self.condition(x, deterministic=deterministic), y)
+
+    def condition(self, x: Float[Array, "D"], *, deterministic: bool = True) -> Float[Array, "L"]:
+        """``B f(x)``, the unary scores."""
+        for layer in self.layers:
+            x = self.dropout(nn.relu(layer(x)), deterministic=deterministic)
+        return self.unary(x)
+
+    def value(self, unary: Float[Array, "L"], y: Float[Array, "L"]) -> Float[Array, ""]:
+        """The value, a scalar, for unary scores."""
+        return y @ unary + self.last(nn.softplus(self.interactions(y)))[0]

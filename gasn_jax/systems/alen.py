@@ -151,10 +151,8 @@ def train_step(
 
     def value_loss(params):
         def one(x, y, proposed, refined, key):
-            logits = [
-                calls.in_training(config.value, params, key, x, z) for z in (y, proposed, refined)
-            ]
-            values = [_value(config, logit) for logit in logits]
+            value_fn = _value_fn(config, params, x, key)
+            values = [value_fn(z) for z in (y, proposed, refined)]
             oracle = [config.outputs.oracle_value(z, y) for z in (proposed, refined)]
             loss = energy_losses.least_squares(
                 *values,  # of the true, the proposed and the refined output
@@ -177,7 +175,7 @@ def train_step(
         def one(x, y, key):
             logits = propose(params, x, key)
             proposed = config.outputs.probabilities(logits)
-            given = _value(config, calls.applied(config.value, value, x, proposed))
+            given = _value_fn(config, value, x)(proposed)
             valued = energy_losses.least_squares_generator(given, target=config.network_target)
             surrogate = config.outputs.cross_entropy(logits, y)
             return config.surrogate_weight * surrogate + config.adversarial_weight * valued
@@ -198,17 +196,14 @@ def predict(config: ALENConfig, state: ALENState, x: Input, *, num_steps: int) -
     return Prediction(proposed, _ascend(config, state.value, x, proposed, num_steps))
 
 
-def _value(config, logit):
-    return jax.nn.sigmoid(logit) if config.bounded else logit
+def _value_fn(config, params, x, key=None):
+    logit_fn = calls.of_output(config.value, params, x, key=key)
+    return (lambda y: jax.nn.sigmoid(logit_fn(y))) if config.bounded else logit_fn
 
 
 def _ascend(config, params, x, start, num_steps=None):
-    return config.ascent(
-        lambda y: _value(config, calls.applied(config.value, params, x, y)),
-        start,
-        projection=config.outputs.project,
-        num_steps=num_steps,
-    )
+    value_fn, projection = _value_fn(config, params, x), config.outputs.project
+    return config.ascent(value_fn, start, projection=projection, num_steps=num_steps)
 
 
 def _optimizers(config):

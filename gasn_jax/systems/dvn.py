@@ -100,7 +100,7 @@ def train_step(
 
     def loss_fn(params):
         def one(x, y, z, key):
-            logit = calls.in_training(config.value, params, key, x, z)
+            logit = calls.of_output(config.value, params, x, key=key)(z)
             oracle = config.outputs.oracle_value(z, y)
             loss = value_tuples.loss(lambda _: logit, lambda _: oracle, z)
             return loss, {"loss": loss, "value": jax.nn.sigmoid(logit), "oracle": oracle}
@@ -116,7 +116,11 @@ def predict(
     config: DVNConfig, state: DVNState, x: Input, start: Output, *, num_steps: int
 ) -> gradient_inference.Result:
     """The ascent on the value of one input, from ``start``, by ``num_steps`` >= 0 steps."""
-    value_fn = lambda y: jax.nn.sigmoid(calls.applied(config.value, state.value, x, y))  # noqa: E731
+    logit_fn = calls.of_output(config.value, state.value, x)
+
+    def value_fn(y):
+        return jax.nn.sigmoid(logit_fn(y))
+
     return config.ascent(value_fn, start, projection=config.outputs.project, num_steps=num_steps)
 
 
@@ -129,7 +133,7 @@ def _taught(config, state, x, y):
         return config.ascent(value_fn, start, projection=config.outputs.project).y
 
     def logit_fn(x):
-        return lambda y: calls.applied(config.value, state.value, x, y)
+        return calls.of_output(config.value, state.value, x)
 
     def adversarial(x, y):
         oracle_fn = lambda z: config.outputs.oracle_value(z, y)  # noqa: E731

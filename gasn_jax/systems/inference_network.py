@@ -161,8 +161,8 @@ def _hinge(config, network, params, x, y, key):
     """The value network's loss of one example; g(x) is a constant of it."""
     proposed = config.outputs.probabilities(calls.in_training(config.network, network, key, x))
     cost = config.cost_weight * energy_losses.soft_hamming(proposed, y)
-    true, offending = (calls.in_training(config.value, params, key, x, z) for z in (y, proposed))
-    return energy_losses.margin_rescaled(true, offending, cost)
+    value_fn = calls.of_output(config.value, params, x, key=key)
+    return energy_losses.margin_rescaled(value_fn(y), value_fn(proposed), cost)
 
 
 def _optimizers(config):

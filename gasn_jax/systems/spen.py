@@ -110,10 +110,11 @@ def train_step(
 
     def loss_fn(params, example_loss):
         def one(x, y, key):
-            def value_fn(z, params=params):
-                return calls.in_training(config.value, params, key, x, z)
-
-            return example_loss(config, value_fn, jax.lax.stop_gradient(params), y)
+            value_fn, constant_fn = (
+                calls.of_output(config.value, variables, x, key=key)
+                for variables in (params, jax.lax.stop_gradient(params))
+            )
+            return example_loss(config, value_fn, constant_fn, y)
 
         return jnp.mean(jax.vmap(one)(x, y, jax.random.split(key, len(y))))
 
@@ -133,7 +134,7 @@ def predict(
     config: SPENConfig, state: SPENState, x: Input, like: Output, *, num_steps: int
 ) -> gradient_inference.Result:
     """The ascent of one input; its points are relaxed outputs, shaped as ``like``."""
-    value_fn = lambda y: calls.applied(config.value, state.value, x, y)  # noqa: E731
+    value_fn = calls.of_output(config.value, state.value, x)
     if config.loss == "end_to_end":
         found = _ascend_logits(config, value_fn, like, num_steps)
         probabilities = config.outputs.probabilities
@@ -144,11 +145,11 @@ def predict(
     return config.ascent(value_fn, start, projection=config.outputs.project, num_steps=num_steps)
 
 
-def _hinge(config, value_fn, constant, y):
+def _hinge(config, value_fn, constant_fn, y):
     """The offending output is found with constant parameters; its value is not."""
 
     def offence(z):
-        return value_fn(z, constant) + config.cost_weight * energy_losses.soft_hamming(z, y)
+        return constant_fn(z) + config.cost_weight * energy_losses.soft_hamming(z, y)
 
     start = config.outputs.initial(y)
     offending = config.ascent(offence, start, projection=config.outputs.project).y
@@ -156,15 +157,15 @@ def _hinge(config, value_fn, constant, y):
     return energy_losses.margin_rescaled(value_fn(y), value_fn(offending), cost)
 
 
-def _end_to_end(config, value_fn, constant, y):
-    del constant
+def _end_to_end(config, value_fn, constant_fn, y):
+    del constant_fn
     found = _ascend_logits(config, value_fn, y, config.ascent.num_steps)
     losses = jax.vmap(lambda logits: config.outputs.cross_entropy(logits, y))(found.trajectory[1:])
     return jnp.mean(losses)
 
 
-def _unary(config, value_fn, constant, y):
-    del constant
+def _unary(config, value_fn, constant_fn, y):
+    del constant_fn
     return config.outputs.cross_entropy(jax.grad(value_fn)(config.outputs.initial(y)), y)
 
 

@@ -15,13 +15,13 @@ def dense(params, name, x):
 
 
 def test_the_value_is_that_of_the_formula():
-    model = multi_label.LabelValue((5,), num_interactions=4)
+    model = multi_label.LabelValue(3, (5,), num_interactions=4)
     variables = model.init(jax.random.key(0), X, Y)
     params = variables["params"]
-    features = np.maximum(dense(params, "Dense_0", X), 0)
-    unary = Y @ dense(params, "Dense_1", features)
-    interactions = np.log1p(np.exp(dense(params, "Dense_2", Y)))
-    wanted = unary + dense(params, "Dense_3", interactions)[0]
+    features = np.maximum(dense(params, "layers_0", X), 0)
+    unary = Y @ dense(params, "unary", features)
+    interactions = np.log1p(np.exp(dense(params, "interactions", Y)))
+    wanted = unary + dense(params, "last", interactions)[0]
     np.testing.assert_allclose(model.apply(variables, X, Y), wanted, rtol=1e-5)
 
 
@@ -38,7 +38,7 @@ def test_the_network_is_logistic_regression_without_hidden_layers():
 def test_dropout_is_only_there_in_training():
     for model, inputs in (
         (multi_label.LabelNetwork(3, (8,), 0.5), (X,)),
-        (multi_label.LabelValue((8,), 4, 0.5), (X, Y)),
+        (multi_label.LabelValue(3, (8,), 4, 0.5), (X, Y)),
     ):
         variables = model.init(jax.random.key(0), *inputs)
         rngs = {"dropout": jax.random.key(1)}

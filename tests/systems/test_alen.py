@@ -16,7 +16,7 @@ from gasn_jax.systems import alen
 KEY = jax.random.key(0)
 M, D, L = 5, 4, 3
 CONFIG = alen.ALENConfig(
-    network=multi_label.LabelNetwork(L, (6,)), value=multi_label.LabelValue((6,), 2),
+    network=multi_label.LabelNetwork(L, (6,)), value=multi_label.LabelValue(L, (6,), 2),
     ascent=Ascent(3, 0.3, normalize=True), network_weight=0.7, refined_weight=1.3,
     adversarial_weight=0.4, surrogate_weight=0.9, true_target=0.95, network_target=1.05,
 )  # fmt: skip
@@ -118,7 +118,7 @@ def test_labels_that_exclude_each_other_are_learned():
     y[np.arange(400), 2 * kind + rng.integers(0, 2, 400)] = 1
     x = jnp.asarray(np.eye(2, dtype=np.float32)[kind])
     config = change(
-        network=multi_label.LabelNetwork(4, (16,)), value=multi_label.LabelValue((16,), 8),
+        network=multi_label.LabelNetwork(4, (16,)), value=multi_label.LabelValue(4, (16,), 8),
         network_rate=5e-3, value_rate=5e-3, ascent=Ascent(8, 0.3, normalize=True),
     )  # fmt: skip
 

@@ -13,7 +13,7 @@ from gasn_jax.systems import dvn
 
 KEY = jax.random.key(0)
 M, D, L = 8, 4, 3
-CONFIG = dvn.DVNConfig(value=multi_label.LabelValue((6,), 2), ascent=Ascent(3, 0.5))
+CONFIG = dvn.DVNConfig(value=multi_label.LabelValue(L, (6,), 2), ascent=Ascent(3, 0.5))
 RNG = np.random.default_rng(0)
 X = jnp.asarray(RNG.normal(size=(M, D)), jnp.float32)
 Y = jnp.asarray(RNG.random((M, L)) < 0.5, jnp.float32)
@@ -81,7 +81,7 @@ def test_it_learns_to_value_outputs():
     x = jnp.asarray(RNG.normal(size=(256, 2)), jnp.float32)
     y = jnp.float32(x > 0)
     config = dataclasses.replace(
-        CONFIG, value=multi_label.LabelValue((16,), 4), value_rate=1e-2, ascent=Ascent(10, 1.0)
+        CONFIG, value=multi_label.LabelValue(2, (16,), 4), value_rate=1e-2, ascent=Ascent(10, 1.0)
     )
 
     @jax.jit

@@ -13,7 +13,7 @@ from gasn_jax.systems import inference_network
 KEY = jax.random.key(0)
 M, D, L = 6, 4, 3
 CONFIG = inference_network.InferenceNetworkConfig(
-    network=multi_label.LabelNetwork(L, (6,)), value=multi_label.LabelValue((6,), 2),
+    network=multi_label.LabelNetwork(L, (6,)), value=multi_label.LabelValue(L, (6,), 2),
     cost_weight=0.7, adversarial_weight=0.3, num_joint_steps=1,
 )  # fmt: skip
 ALONE = dataclasses.replace(CONFIG, value=None)
@@ -91,7 +91,7 @@ def test_it_learns(config):
     """Two labels, on where the input's numbers are positive."""
     x = jnp.asarray(RNG.normal(size=(256, 2)), jnp.float32)
     y = jnp.float32(x > 0)
-    value = None if config.value is None else multi_label.LabelValue((16,), 4)
+    value = None if config.value is None else multi_label.LabelValue(2, (16,), 4)
     config = dataclasses.replace(
         config, network=multi_label.LabelNetwork(2, (16,)), value=value, network_rate=1e-2,
         adversarial_weight=0.1, num_joint_steps=250,

@@ -14,7 +14,7 @@ from gasn_jax.systems import spen
 KEY = jax.random.key(0)
 M, D, L = 6, 4, 3
 HINGE = spen.SPENConfig(
-    value=multi_label.LabelValue((6,), 2), ascent=Ascent(4, 0.2), cost_weight=0.7
+    value=multi_label.LabelValue(L, (6,), 2), ascent=Ascent(4, 0.2), cost_weight=0.7
 )
 END_TO_END = dataclasses.replace(HINGE, loss="end_to_end", ascent=Ascent(4, 0.5, momentum=0.3))
 RNG = np.random.default_rng(0)
@@ -106,7 +106,7 @@ def test_it_learns(config):
     """Two labels, on where the input's numbers are positive."""
     x = jnp.asarray(RNG.normal(size=(256, 2)), jnp.float32)
     y = jnp.float32(x > 0)
-    config = dataclasses.replace(config, value=multi_label.LabelValue((16,), 4), value_rate=1e-2)
+    config = dataclasses.replace(config, value=multi_label.LabelValue(2, (16,), 4), value_rate=1e-2)
 
     @jax.jit
     def train(state, keys):
