@@ -1,0 +1,230 @@
+"""One method on one data set: its files, its predictions, its resumption, and bad input."""
+
+import dataclasses
+import gzip
+import json
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from experiments import alen, alen_convergence, alen_tables, energy_methods, structured_outputs
+from gasn_jax.data import horses
+from tests import command_line
+
+TINY: dict = dict(
+    num_steps=3, log_every=1, batch_size=4, hidden=3, value_hidden=3, num_interactions=2,
+    num_ascent_steps=2, num_refinements=4,
+)  # fmt: skip
+TINY_IMAGES = TINY | dict(channels=(2, 2, 2), value_channels=(2, 2, 2))
+
+
+@pytest.fixture(scope="module")
+def data_dir(tmp_path_factory):
+    """Few examples in the layout of Bibtex and of the horses."""
+    folder = tmp_path_factory.mktemp("data")
+    rng = np.random.default_rng(0)
+    lines = [f"@attribute w{i} {{0,1}}" for i in range(1836)]
+    lines += [f"@attribute TAG_{i} {{0,1}}" for i in range(159)]
+    (folder / "bibtex").mkdir()
+    for part, count in (("train", 20), ("test", 7)):
+        rows = [
+            ",".join(f"{i} 1" for i in [*np.sort(rng.choice(1836, 9, False)), 1836 + row % 5])
+            for row in range(count)
+        ]
+        text = "\n".join(["@relation bibtex", *lines, "@data", *(f"{{{row}}}" for row in rows)])
+        path = folder / "bibtex" / f"bibtex-{part}.arff.gz"
+        path.write_bytes(gzip.compress(f"{text}\n".encode(), mtime=0))
+
+    def part(count):
+        images = rng.integers(0, 256, (count, 32, 32, 3)).astype(np.uint8)
+        return horses.MaskedImages(images, rng.integers(0, 2, (count, 32, 32)))
+
+    parts = horses.Horses(part(6), part(3), part(2))
+    horses.write_npz(parts, folder / "weizmann_horses" / "weizmann_horse_32x32.npz")
+    return str(folder)
+
+
+def command(arguments):
+    """Exit code of the module's command line, in this process."""
+    config = alen._default(arguments)
+    return command_line.outcome(alen.train, config, arguments, alen.MODES)
+
+
+def flags(fields):
+    return [f"--config.{name}={value}" for name, value in fields.items()]
+
+
+def test_it_trains_resumes_and_predicts(tmp_path, data_dir):
+    run, output = tmp_path / "run", tmp_path / "output"
+    arguments = [f"--workdir={run}", f"--config.data_dir={data_dir}", *flags(TINY)]
+    assert command(arguments) == 0
+    files = {path.name for path in run.iterdir()}
+    assert {"evaluation.json", "refinement.png", "refinement.csv", "metrics.jsonl"} <= files
+    first = (run / "evaluation.json").read_text()
+    found = json.loads(first)
+    assert set(found["refined"]) == {"example F1", "micro F1", "macro F1"}
+    assert command(arguments) == 0
+    assert (run / "evaluation.json").read_text() == first
+
+    _, held_out = structured_outputs.load("bibtex", data_dir, "test")
+    np.savez(tmp_path / "new.npz", features=held_out.x)
+    new = [f"--input={tmp_path / 'new.npz'}", f"--output={output}"]
+    assert command([f"--workdir={run}", "--mode=predict", *new]) == 0
+    assert (output / "predictions.png").stat().st_size > 500
+    with np.load(output / "predictions.npz", allow_pickle=False) as archive:
+        assert archive["trajectory"].shape == (7, 5, 159) and archive["values"].shape == (7, 5)
+        threshold = alen.settled("bibtex", "alen").threshold
+        decided = archive["trajectory"][:, -1] > threshold
+        np.testing.assert_array_equal(archive["predicted"], decided)
+        scores = structured_outputs.DATASETS["bibtex"].scores(decided, held_out.y > 0.5)
+    assert scores == pytest.approx(found["refined"])
+
+
+@pytest.mark.parametrize("method", energy_methods.METHODS)
+def test_every_method_predicts_relaxed_labels(method):
+    config = alen.settled("bibtex", method, **TINY)
+    state = alen.init(config, jax.random.key(0))
+    batch = structured_outputs.Examples(jnp.ones((4, 1836)), jnp.zeros((4, 159)).at[:, :3].set(1.0))
+    after, metrics = jax.jit(lambda *args: alen.train_step(config, *args))(
+        state, batch, jax.random.key(1)
+    )
+    assert all(np.isfinite(value) for value in jax.tree.leaves(metrics))
+    moved = jax.tree.map(lambda a, b: np.any(a != b), after["average"], state["average"])
+    assert any(jax.tree.leaves(moved))
+    found = alen.predict(config, after, np.ones((2, 1836), np.float32))
+    assert found.trajectory.shape[::2] == (2, 159) and np.all(np.isfinite(found.values))
+    assert np.all((found.trajectory >= 0) & (found.trajectory <= 1))
+
+
+def test_masks_are_segmented(tmp_path, data_dir):
+    config = alen.settled("horses", "alen", **TINY_IMAGES, data_dir=data_dir)
+    found = alen.train(config, str(tmp_path / "run"))
+    assert set(found["network"]) == {"mean IOU", "global IOU", "pixel accuracy"}
+    assert (tmp_path / "run" / "examples.png").stat().st_size > 500
+    images = horses.load(data_dir).test.images
+    np.savez(tmp_path / "new.npz", images=images)
+    alen.predict_file(config, str(tmp_path / "run"), str(tmp_path / "new.npz"), str(tmp_path))
+    with np.load(tmp_path / "predictions.npz", allow_pickle=False) as archive:
+        assert archive["predicted"].shape == (2, 32, 32)
+    assert (tmp_path / "predictions.png").stat().st_size > 500
+
+
+@pytest.mark.parametrize("dataset", ["horses", "lfw_parts"])
+def test_examples_are_moved_with_their_masks(dataset):
+    """A mask that is the photograph's first channel stays so, but for the edges of its parts."""
+    data = structured_outputs.DATASETS[dataset]
+    blob = np.zeros((32, 32), np.float32)
+    blob[8:20, 10:26] = 1
+    x = np.repeat(blob[..., None], 3, axis=-1)
+    y = blob if dataset == "horses" else np.stack([blob, 1 - blob, 0 * blob], axis=-1)
+    assert data.augment is not None
+    moved = []
+    for seed in range(5):
+        new_x, new_y = data.augment(jax.random.key(seed), x, y)
+        assert new_x.shape == x.shape and new_y.shape == y.shape
+        assert np.all((new_y == 0) | (new_y == 1))
+        mask = np.asarray(new_y if new_y.ndim == 2 else new_y[..., 0])
+        inside, outside = (np.asarray(new_x)[mask == k] for k in (1, 0))
+        assert inside.mean() > outside.mean() + 0.4
+        moved.append(mask)
+    assert len({mask.tobytes() for mask in moved}) == 5
+
+
+def test_the_best_threshold_is_told_on_the_validation_part():
+    config = alen.settled("bibtex", "feed_forward", held_out="validation")
+    y = np.array([[[0.3, 0.1, 0.2]], [[0.1, 0.35, 0.12]]], np.float32)
+    true = np.array([[1, 0, 0], [0, 1, 0]], np.float32)
+    found = alen.evaluate(config, alen.Predicted(y, np.zeros((2, 1))), true)
+    assert found["best threshold of refined"] == [0.2, 100.0]
+    config = dataclasses.replace(config, held_out="test")
+    assert set(alen.evaluate(config, alen.Predicted(y, np.zeros((2, 1))), true)) == {
+        "network", "refined",
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--config.dataset=mnist"], "dataset: wanted one of bibtex"),
+        (["--config.method=crf"], "method: wanted one of logistic"),
+        (["--config.held_out=train"], "held_out: wanted one of test, validation"),
+        (["--config.step_size=0.0"], "step_size: wanted > 0 and finite"),
+        (["--config.channels=(1,2)"], "channels: wanted three numbers >= 1"),
+        (["--config.threshold=1.0"], "threshold: wanted in [0, 1)"),
+        (["--config.data_dir=/nowhere"], "data file bibtex/bibtex-train.arff.gz not found"),
+        (["--mode=predict", "--output=x"], "missing --input"),
+        (["--mode=predict", "--input=x", "--output=y", "--config.seed=1"], "leave --config out"),
+        (["--mode=draw"], "--mode: wanted train or predict"),
+    ],
+)
+def test_bad_flags_are_one_line(tmp_path, capsys, arguments, message):
+    assert command([f"--workdir={tmp_path / 'run'}", *arguments]) == 2
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1 and message in error
+
+
+@pytest.mark.parametrize(
+    ("arrays", "message"),
+    [
+        (dict(features=np.zeros((2, 5))), "features: wanted [M, 1836], got [2, 5]"),
+        (dict(features=np.zeros((0, 1836))), "features: wanted [M, 1836], got [0, 1836]"),
+        (dict(features=np.full((1, 1836), np.nan)), "features: wanted finite numbers"),
+        (dict(images=np.zeros((1, 1836))), "cannot read field features"),
+        (dict(features=np.array(["a"])), "field features must be an array of numbers"),
+    ],
+)
+def test_bad_inputs_are_one_line(tmp_path, capsys, arrays, message):
+    run, path = tmp_path / "run", tmp_path / "new.npz"
+    run.mkdir()
+    config = dataclasses.asdict(alen.settled("bibtex", "alen"))
+    (run / "config.json").write_text(json.dumps(config))
+    np.savez(path, **arrays)
+    arguments = [f"--workdir={run}", "--mode=predict", f"--input={path}", f"--output={tmp_path}"]
+    assert command(arguments) == 2
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1 and message in error and str(path) in error
+    path.write_bytes(b"no archive")
+    assert command(arguments) == 2
+    assert "is not an .npz archive" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_a_table_trains_all_its_rows(tmp_path, data_dir):
+    config = alen_tables.Config(table=1, num_seeds=2, num_steps=1, data_dir=data_dir)
+    found = alen_tables.train(config, str(tmp_path))
+    names = [row.name for row in alen_tables.TABLES[1].rows]
+    assert list(found) == names and all(len(v["example F1"]) == 2 for v in found.values())
+    lines = (tmp_path / "table.md").read_text().splitlines()
+    assert len(lines) == 2 + len(names) and lines[-1].endswith("| 46.4 |")
+
+
+@pytest.mark.slow
+def test_convergence_draws_both_figures(tmp_path, data_dir):
+    config = alen_convergence.Config(num_seeds=2, num_steps=3, data_dir=data_dir)
+    found = alen_convergence.train(config, str(tmp_path))
+    assert set(found) == {"ALEN", "DVN"}
+    assert {path.name for path in tmp_path.glob("figure*")} == {
+        "figure3.png", "figure3.csv", "figure4.png", "figure4.csv",
+    }  # fmt: skip
+    steps, epochs = found["DVN"][0]
+    assert len(epochs) == 3 and np.all((steps >= 0) & (steps <= 100))
+    assert set(json.loads((tmp_path / "steps.json").read_text())) == {"ALEN", "DVN"}
+
+
+@pytest.mark.parametrize(
+    ("module", "argument", "message"),
+    [
+        (alen_tables, "--config.table=4", "table: wanted 1, 2 or 3, got 4"),
+        (alen_tables, "--config.dataset=horses", "dataset: wanted one of bibtex, bookmarks"),
+        (alen_tables, "--config.num_seeds=0", "num_seeds: wanted >= 1"),
+        (alen_convergence, "--config.dataset=horses", "dataset: wanted bibtex or bookmarks"),
+        (alen_convergence, "--config.num_epochs=0", "num_epochs: wanted >= 1"),
+    ],
+)
+def test_bad_flags_of_studies_are_one_line(tmp_path, capsys, module, argument, message):
+    arguments = [f"--workdir={tmp_path / 'run'}", argument]
+    assert command_line.outcome(module.train, module.Config(), arguments) == 2
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1 and message in error
