@@ -212,7 +212,7 @@ def _save_ratio(directory):
             steps,
             {"E[log D(x)] / E[log D(G)]": values},
             xlabel="step",
-            ylabel="ratio",
+            ylabel="E[log D(x)] / E[log D(G)]",
         )
 
 

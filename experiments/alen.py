@@ -66,7 +66,9 @@ class Config(loop.LoopConfig):
     value_decay: float = 0.0
     # Decay per step of the running mean of the parameters, which is what predicts.
     average_decay: float = 0.995
-    # Labels: units of the hidden layer of both networks, and units that labels interact through.
+    # Labels: the inference network's logits before training, units of the hidden layer of both
+    # networks, and units that labels interact through.
+    initial_logit: float = 0.0
     hidden: int = 150
     value_hidden: int = 150
     num_interactions: int = 16

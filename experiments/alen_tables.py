@@ -72,7 +72,7 @@ TABLES = {
             Row("SPEN, end to end", "spen_end_to_end", (_NONE, _NONE)),
             Row("SPEN (InfNet)", "inference_network", (42.2, 37.6)),
             Row("DVN", "dvn", (44.7, 37.1)),
-            Row("InfNet baseline", "network_alone", (38.9, 32.8)),
+            Row("InfNet baseline", "network_alone", (38.9, 32.8), "network"),
             Row("AEN", "aen", (44.2, 34.6)),
             Row("ALEN no L_task", "alen_no_task", (45.3, 37.1)),
             Row("InfNet (ALEN)", "alen", (42.8, 37.2), "network"),

@@ -52,7 +52,9 @@ def _network(config, hidden=None):
             data.num_classes, config.channels, config.skips, config.dropout_rate
         )
     hidden = (config.hidden,) if hidden is None else hidden
-    return multi_label.LabelNetwork(data.y_shape[0], hidden, config.dropout_rate)
+    return multi_label.LabelNetwork(
+        data.y_shape[0], hidden, config.dropout_rate, config.initial_logit
+    )
 
 
 def _value(config):

@@ -15,11 +15,13 @@ class LabelNetwork(nn.Module):
       num_labels: L.
       hidden: widths of the hidden layers; none is logistic regression.
       dropout_rate: of what every hidden layer gives in training, in [0, 1).
+      initial_logit: of all labels before training; where labels are rare, a negative one.
     """
 
     num_labels: int
     hidden: Sequence[int] = (150,)
     dropout_rate: float = 0.0
+    initial_logit: float = 0.0
 
     @nn.compact
     def __call__(self, x: Float[Array, "D"], *, deterministic: bool = True) -> Float[Array, "L"]:
@@ -27,7 +29,8 @@ class LabelNetwork(nn.Module):
         for width in self.hidden:
             x = nn.relu(nn.Dense(width)(x))
             x = nn.Dropout(self.dropout_rate, deterministic=deterministic)(x)
-        return nn.Dense(self.num_labels)(x)
+        bias_init = nn.initializers.constant(self.initial_logit)
+        return nn.Dense(self.num_labels, bias_init=bias_init)(x)
 
 
 class LabelValue(nn.Module):
