@@ -318,7 +318,10 @@ def _save_segmented(path, x, panels):
 def _default(argv):
     """The config whose fields the command line changes: that of its data set and method."""
     chosen = {found[1]: found[2] for found in map(_CHOICE.match, argv) if found}
-    return settled(chosen.get("dataset", "bibtex"), chosen.get("method", "alen"))
+    try:
+        return settled(**{"dataset": "bibtex", "method": "alen"} | chosen)
+    except ValueError:
+        return Config()  # refuses the choice in a line, when it is parsed
 
 
 MODES = {

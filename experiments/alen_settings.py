@@ -6,8 +6,8 @@ of refinements). Widths of 150 and 400 were tried for all; 400 is better for all
 
 * ALEN 47.3 (seeds 47.6, 46.8, 47.4): weights of the adversarial loss 0.001 (45.2 at width 150) to
   30, best 10; of the refined term 1 and 3; rates of g 0.001 to 0.003; value decay 0 to 5;
-* AEN 46.5 and InfNet baseline 43.7 with ALEN's; ALEN without L_task 45.9, which needs the proposals to
-  start near no label, else v is 0 everywhere (31.9);
+* AEN 46.5 and InfNet baseline 43.7 with ALEN's; ALEN without L_task 45.9, which needs proposals
+  that start near no label, else v is 0 everywhere (31.9);
 * DVN 45.3: step sizes 0.5 to 5, normalised or not, momentum 0 and 0.9, dropout 0 to 0.3, shares of
   adversarial outputs 0.25 to 0.5;
 * SPEN 44.3: costs 0.05 to 1, unary steps 0 to 30 %; end to end 43.4: steps of 1 to 20 by 3 or 5;

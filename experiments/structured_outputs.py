@@ -152,8 +152,8 @@ def _moved(key, x, y, *, turn: float, stretch: float, tint: float):
         return jax.scipy.ndimage.map_coordinates(image, places, order=1, mode="nearest")
 
     x = jnp.stack([sampled(x[..., k]) for k in range(x.shape[-1])], axis=-1)
-    gain = jnp.exp(tint * jax.random.normal(keys[4], (3,)))
-    x = gain * x + tint * jax.random.normal(keys[5], (3,))
+    gain = jnp.exp(tint * jax.random.normal(keys[4], (1, 1, 3)))
+    x = gain * x + tint * jax.random.normal(keys[5], (1, 1, 3))
     if y.ndim == 2:
         return x, jnp.round(sampled(y))
     likely = jnp.stack([sampled(y[..., k]) for k in range(y.shape[-1])], axis=-1)

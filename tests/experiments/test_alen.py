@@ -134,7 +134,7 @@ def test_examples_are_moved_with_their_masks(dataset):
 
 def test_the_best_threshold_is_told_on_the_validation_part():
     config = alen.settled("bibtex", "feed_forward", held_out="validation")
-    y = np.array([[[0.3, 0.1, 0.2]], [[0.1, 0.35, 0.12]]], np.float32)
+    y = np.array([[[0.3, 0.1, 0.17]], [[0.1, 0.35, 0.12]]], np.float32)
     true = np.array([[1, 0, 0], [0, 1, 0]], np.float32)
     found = alen.evaluate(config, alen.Predicted(y, np.zeros((2, 1))), true)
     assert found["best threshold of refined"] == [0.2, 100.0]
