@@ -8,33 +8,16 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from experiments.benchmarks.refinement import (
-    CHANNELS,
-    NUM_FEATURES,
-    NUM_LABELS,
-    NUM_STEPS,
-    STEP_SIZE,
-)
 
-
-class _LabelNetwork(nn.Module):
-    def __init__(self):
-        super().__init__()
-        self.layers = nn.Sequential(
-            nn.Linear(NUM_FEATURES, 150), nn.ReLU(), nn.Linear(150, NUM_LABELS)
-        )
-
-    def forward(self, x):
-        return self.layers(x)
+def _dense(num_features, num_labels):
+    return nn.Sequential(nn.Linear(num_features, 150), nn.ReLU(), nn.Linear(150, num_labels))
 
 
 class _LabelValue(nn.Module):
-    def __init__(self):
+    def __init__(self, num_features, num_labels):
         super().__init__()
-        self.features = nn.Sequential(
-            nn.Linear(NUM_FEATURES, 150), nn.ReLU(), nn.Linear(150, NUM_LABELS)
-        )
-        self.labels, self.last = nn.Linear(NUM_LABELS, 16), nn.Linear(16, 1)
+        self.features = _dense(num_features, num_labels)
+        self.labels, self.last = nn.Linear(num_labels, 16), nn.Linear(16, 1)
 
     def prepare(self, x):
         """What does not depend on y."""
@@ -46,9 +29,9 @@ class _LabelValue(nn.Module):
 
 
 class _Convolutions(nn.Module):
-    def __init__(self, num_inputs):
+    def __init__(self, num_inputs, channels):
         super().__init__()
-        first, second, third = CHANNELS
+        first, second, third = channels
         self.full = nn.Conv2d(num_inputs, first, 5, padding=2)
         self.halved = nn.Conv2d(4 * first, second, 3, padding=1)
         self.quarter = nn.Conv2d(4 * second, third, 3, padding=1)
@@ -66,9 +49,9 @@ class _Convolutions(nn.Module):
 
 
 class _MaskValue(nn.Module):
-    def __init__(self):
+    def __init__(self, channels):
         super().__init__()
-        self.scores = _Convolutions(4)
+        self.scores = _Convolutions(4, channels)
 
     def prepare(self, x):
         return x
@@ -83,8 +66,13 @@ class Peer:
 
     def __init__(self, case):
         images = case.x.ndim == 4
-        self._network = _Convolutions(3) if images else _LabelNetwork()
-        self._value = _MaskValue() if images else _LabelValue()
+        if images:
+            channels = case.config.value.channels
+            self._network, self._value = _Convolutions(3, channels), _MaskValue(channels)
+        else:
+            sizes = case.x.shape[1], case.y.shape[1]
+            self._network, self._value = _dense(*sizes), _LabelValue(*sizes)
+        self._ascent = case.config.ascent
         x = torch.tensor(case.x.tolist())
         self._x = x.permute(0, 3, 1, 2).contiguous() if images else x
         self._y = torch.tensor(case.y.tolist())
@@ -123,12 +111,14 @@ class Peer:
     def _ascend(self, y):
         with torch.no_grad():
             prepared = self._value.prepare(self._x)
-        for _ in range(NUM_STEPS):
+        for _ in range(self._ascent.num_steps):
             y = y.detach().requires_grad_()
             (gradient,) = torch.autograd.grad(self._value(prepared, y).sum(), y)
             axes = tuple(range(1, y.ndim))
             length = torch.sqrt(torch.sum(gradient**2, dim=axes, keepdim=True))
-            y = torch.clamp(y + STEP_SIZE * gradient / torch.clamp(length, min=1e-30), 0, 1)
+            y = torch.clamp(
+                y + self._ascent.step_size * gradient / torch.clamp(length, min=1e-30), 0, 1
+            )
         return y.detach()
 
 
