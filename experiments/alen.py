@@ -76,6 +76,8 @@ class Config(loop.LoopConfig):
     channels: tuple[int, ...] = (64, 128, 128)
     value_channels: tuple[int, ...] = (64, 128, 128)
     skips: bool = True
+    # Images: whether a prediction is the mean of those for the image and for its mirror image.
+    mirrored: bool = False
     # Dropout of both networks.
     dropout_rate: float = 0.0
     value_dropout_rate: float = 0.0
@@ -122,6 +124,7 @@ class Config(loop.LoopConfig):
             require(0 <= getattr(self, name) < 1, name, "in [0, 1)", getattr(self, name))
         for name in ("unary_share", "joint_share"):
             require(0 <= getattr(self, name) <= 1, name, "in [0, 1]", getattr(self, name))
+        require(self.data.are_images or not self.mirrored, "mirrored", "false for labels", True)
         energy_methods.learner(self)
 
     @property
@@ -200,7 +203,13 @@ def predictor(config: Config) -> Callable[[Any, jax.Array], energy_methods.Found
 
     def predict(state, x):
         averaged = state["system"]._replace(**state["average"])
-        return jax.vmap(lambda one: learner.predict(averaged, one, config.num_refinements))(x)
+        run = jax.vmap(lambda one: learner.predict(averaged, one, config.num_refinements))
+        found = run(x)
+        if config.mirrored:
+            trajectory, values = run(x[:, :, ::-1])
+            unmirrored = energy_methods.Found(trajectory[:, :, :, ::-1], values)
+            found = jax.tree.map(lambda *pair: sum(pair) / 2, found, unmirrored)
+        return found
 
     return predict
 

@@ -33,8 +33,7 @@ def loss(
 
 def inferred(logit_fn: Callable[[Output], Scalar], start: Output, *, ascend: Ascent) -> Output:
     """Where an ascent on the value ends, a constant."""
-    value_fn = lambda y: jax.nn.sigmoid(logit_fn(y))  # noqa: E731
-    return jax.lax.stop_gradient(ascend(value_fn, start))
+    return jax.lax.stop_gradient(ascend(lambda y: jax.nn.sigmoid(logit_fn(y)), start))
 
 
 def adversarial(

@@ -12,6 +12,7 @@ Network for Structured Prediction".
 """
 
 import dataclasses
+import functools
 import math
 from typing import Any, NamedTuple
 
@@ -136,7 +137,7 @@ def _taught(config, state, x, y):
         return calls.of_output(config.value, state.value, x)
 
     def adversarial(x, y):
-        oracle_fn = lambda z: config.outputs.oracle_value(z, y)  # noqa: E731
+        oracle_fn = functools.partial(config.outputs.oracle_value, true=y)
         return value_tuples.adversarial(logit_fn(x), oracle_fn, y, ascend=ascend)
 
     def inferred(x, y):

@@ -34,7 +34,10 @@ def data_dir(tmp_path_factory):
     return str(path)
 
 
-@pytest.mark.parametrize(("dataset", "memory"), [("mnist", "rbm"), ("faces", "uniform")])
+@pytest.mark.parametrize(
+    ("dataset", "memory"),
+    [("mnist", "rbm"), pytest.param("faces", "uniform", marks=pytest.mark.slow)],
+)
 def test_it_trains_writes_its_files_and_resumes(tmp_path, data_dir, dataset, memory):
     config = dataclasses.replace(TINY, data_dir=data_dir, dataset=dataset, memory=memory)
     run = tmp_path / "run"

@@ -17,6 +17,7 @@ TINY = aan_memory.Config(
 )  # fmt: skip
 
 
+@pytest.mark.slow
 def test_its_rows_lie_near_the_exact_numbers(tmp_path):
     write_mnist(tmp_path, num_train=60, num_test=40)
     config = dataclasses.replace(TINY, data_dir=str(tmp_path))

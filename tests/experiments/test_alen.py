@@ -98,6 +98,7 @@ def test_every_method_predicts_relaxed_labels(method):
     assert np.all((found.trajectory >= 0) & (found.trajectory <= 1))
 
 
+@pytest.mark.slow
 def test_masks_are_segmented(tmp_path, data_dir):
     config = alen.settled("horses", "alen", **TINY_IMAGES, data_dir=data_dir)
     found = alen.train(config, str(tmp_path / "run"))
@@ -109,6 +110,19 @@ def test_masks_are_segmented(tmp_path, data_dir):
     with np.load(tmp_path / "predictions.npz", allow_pickle=False) as archive:
         assert archive["predicted"].shape == (2, 32, 32)
     assert (tmp_path / "predictions.png").stat().st_size > 500
+
+
+def test_mirrored_predictions_are_those_of_the_mirror_image():
+    config = alen.settled("horses", "alen", **TINY_IMAGES, mirrored=True)
+    state = alen.init(config, jax.random.key(0))
+    x = jax.random.normal(jax.random.key(1), (2, 32, 32, 3))
+    predict = jax.jit(alen.predictor(config))
+    found, other = predict(state, x), predict(state, x[:, :, ::-1])
+    np.testing.assert_allclose(
+        found.trajectory, other.trajectory[:, :, :, ::-1], rtol=1e-4, atol=1e-5
+    )
+    plain = jax.jit(alen.predictor(dataclasses.replace(config, mirrored=False)))(state, x)
+    assert np.abs(found.trajectory - plain.trajectory).max() > 1e-3
 
 
 @pytest.mark.parametrize("dataset", ["horses", "lfw_parts"])
@@ -153,6 +167,7 @@ def test_the_best_threshold_is_told_on_the_validation_part():
         (["--config.step_size=0.0"], "step_size: wanted > 0 and finite"),
         (["--config.channels=(1,2)"], "channels: wanted three numbers >= 1"),
         (["--config.threshold=1.0"], "threshold: wanted in [0, 1)"),
+        (["--config.mirrored=true"], "mirrored: wanted false for labels"),
         (["--config.data_dir=/nowhere"], "data file bibtex/bibtex-train.arff.gz not found"),
         (["--mode=predict", "--output=x"], "missing --input"),
         (["--mode=predict", "--input=x", "--output=y", "--config.seed=1"], "leave --config out"),
