@@ -236,6 +236,7 @@ def test_convergence_draws_both_figures(tmp_path, data_dir):
         (alen_tables, "--config.num_seeds=0", "num_seeds: wanted >= 1"),
         (alen_convergence, "--config.dataset=horses", "dataset: wanted bibtex or bookmarks"),
         (alen_convergence, "--config.num_epochs=0", "num_epochs: wanted >= 1"),
+        (alen_convergence, "--config.num_refinements=0", "num_refinements: wanted >= 1"),
     ],
 )
 def test_bad_flags_of_studies_are_one_line(tmp_path, capsys, module, argument, message):
