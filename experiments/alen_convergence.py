@@ -151,7 +151,8 @@ def _save(config, directory, curves):
 
 def _padded(band, length):
     """Methods train for numbers of steps of their own: NaN after the last."""
-    return tuple(np.append(part, np.full(length - len(part), np.nan)) for part in band)
+    mean, low, high = (np.append(part, np.full(length - len(part), np.nan)) for part in band)
+    return mean, low, high
 
 
 def _band(curves):
