@@ -26,6 +26,7 @@ import numpy as np
 from absl import logging
 
 from experiments import alen, common, structured_outputs
+from gasn_jax.evaluation import overlap
 from gasn_jax.training import loop, pictures, workdir
 from gasn_jax.training.errors import require
 
@@ -94,8 +95,8 @@ def _run_one(study, config, directory, fit, held_out):
     x, y = jnp.asarray(held_out.x), jnp.asarray(held_out.y)
 
     def score(state):
-        found = alen.predictor(config)(state, x)
-        return jnp.mean(jax.vmap(_f1)(found.trajectory[:, -1] > config.threshold, y > 0.5))
+        predicted = alen.predictor(config)(state, x).trajectory[:, -1] > config.threshold
+        return jnp.mean(jax.vmap(overlap.f1)(predicted.astype(y.dtype), y))
 
     def step_fn(state, batch, key):
         inner, metrics = alen.train_step(config, state["run"], batch, key)
@@ -119,12 +120,6 @@ def _run_one(study, config, directory, fit, held_out):
         line for line in workdir.read_metrics(directory) if not line["step"] % config.log_every
     ]
     return steps, 100 * np.array([line["f1"] for line in lines])
-
-
-def _f1(predicted, true):
-    """Of one example; 1 where both are empty."""
-    both = jnp.sum(predicted) + jnp.sum(true)
-    return jnp.where(both > 0, 2 * jnp.sum(predicted & true) / jnp.maximum(both, 1), 1.0)
 
 
 def _save(config, directory, curves):

@@ -24,7 +24,7 @@ from jaxtyping import Array, Float, Key, PyTree
 
 from gasn_jax.checks import require
 from gasn_jax.energy import gradient_inference
-from gasn_jax.learning import descent, value_tuples
+from gasn_jax.learning import descent, energy_losses, value_tuples
 from gasn_jax.learning.relaxed_outputs import RelaxedOutputs
 from gasn_jax.nn import calls
 
@@ -103,7 +103,7 @@ def train_step(
         def one(x, y, z, key):
             logit = calls.of_output(config.value, params, x, key=key)(z)
             oracle = config.outputs.oracle_value(z, y)
-            loss = value_tuples.loss(lambda _: logit, lambda _: oracle, z)
+            loss = energy_losses.oracle_regression(logit, oracle)
             return loss, {"loss": loss, "value": jax.nn.sigmoid(logit), "oracle": oracle}
 
         return jax.tree.map(jnp.mean, jax.vmap(one)(x, y, taught, jax.random.split(key, len(y))))
