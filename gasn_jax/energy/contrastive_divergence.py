@@ -32,7 +32,8 @@ class Estimate(NamedTuple):
 
     Attributes:
       gradient: of the mean negative log-likelihood and the penalties, shaped as the parameters.
-      positive_phase: mean over data of the derivatives of ``-F``.
+      positive_phase: mean over data of the derivatives of ``-F``; compiled, neither phase costs
+        anything unless it is used.
       negative_phase: the same, over the chains.
       chains: where the chains ended, v [C, V]: the negative samples, and the next start of
         persistent ones.
@@ -46,14 +47,22 @@ class Estimate(NamedTuple):
     visible_mean: Float[Array, "C V"]
 
 
-def phase(params: rbms.Params, rbm: rbms.RBM, v: Float[Array, "M V"]) -> rbms.Params:
-    """The mean over M configurations of ``d(-F) / d params``, by E[h | v]; O(M V H)."""
-    hidden = jax.vmap(lambda one: rbms.hidden_mean(params, rbm, one))(v)
-    count = v.shape[0]
+def phase(
+    params: rbms.Params,
+    rbm: rbms.RBM,
+    v: Float[Array, "M V"],
+    weights: Float[Array, "M"] | None = None,
+) -> rbms.Params:
+    """The sum over M weighted configurations of ``d(-F) / d params``, by E[h | v]; O(M V H).
+
+    Without weights, their mean.
+    """
+    weights = jnp.full(v.shape[0], 1 / v.shape[0], v.dtype) if weights is None else weights
+    hidden = weights[:, None] * jax.vmap(lambda one: rbms.hidden_mean(params, rbm, one))(v)
     return {
-        "weights": v.T @ hidden / count,
-        "visible_bias": jnp.mean(v, axis=0),
-        "hidden_bias": jnp.mean(hidden, axis=0),
+        "weights": v.T @ hidden,
+        "visible_bias": weights @ v,
+        "hidden_bias": jnp.sum(hidden, axis=0),
     }
 
 
@@ -99,7 +108,12 @@ def gradient(
         return gibbs.run(key, state, params, rbm, num_steps=num_steps)
 
     chains, info = jax.vmap(end)(keys, start)
-    positive, negative = phase(params, rbm, data), phase(params, rbm, chains.v)
+    # One product of both phases with the weights, and one with the hidden units, not two of each.
+    both = jnp.concatenate([data, chains.v])
+    counts = -data.shape[0], chains.v.shape[0]
+    signed = jnp.concatenate([jnp.full(abs(n), 1 / n, both.dtype) for n in counts])
+    valid = jnp.where(rbms.are_states(rbm, data, or_means=True), 1.0, jnp.nan).astype(both.dtype)
+    descent = phase(params, rbm, both, valid * signed)
 
     def penalty(params):
         mean = jnp.mean(jax.vmap(lambda v: rbms.hidden_mean(params, rbm, v))(data), axis=0)
@@ -107,10 +121,9 @@ def gradient(
         sparse = 0.5 * sparsity * jnp.sum((on - sparsity_target) ** 2) if sparsity else 0.0
         return sparse + 0.5 * weight_decay * jnp.sum(params["weights"] ** 2)
 
-    valid = jnp.where(rbms.are_states(rbm, data, or_means=True), 1.0, jnp.nan)
-    descent = jax.tree.map(lambda n, p: (n - p) * valid.astype(p.dtype), negative, positive)
     if weight_decay or sparsity:
         descent = jax.tree.map(jnp.add, descent, jax.grad(penalty)(params))
+    positive, negative = phase(params, rbm, data), phase(params, rbm, chains.v)
     return Estimate(descent, positive, negative, chains, info.visible_mean)
 
 

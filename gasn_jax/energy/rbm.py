@@ -207,10 +207,9 @@ def draw(key: Key[Array, ""], kind: str, received: Float[Array, "..."]) -> Float
     """Independent units of a kind that receive so much, of its dtype."""
     if kind == "gaussian":
         return received + jax.random.normal(key, received.shape, received.dtype)
-    # 1 with probability sigmoid(x), of spins sigmoid(2 x), without computing either: a logistic
-    # variable is below x so often. In float32, states less likely than 1e-7 come up as often.
-    threshold = 2 * received if kind == "spin" else received
-    on = jax.random.logistic(key, received.shape, received.dtype) < threshold
+    # In float32, states less likely than 1e-7 come up as often.
+    likely = jax.nn.sigmoid(2 * received if kind == "spin" else received)
+    on = jax.random.uniform(key, received.shape, received.dtype) < likely
     return jnp.where(on, 1.0, -1.0 if kind == "spin" else 0.0).astype(received.dtype)
 
 
