@@ -76,8 +76,10 @@ class Config(loop.LoopConfig):
     channels: tuple[int, ...] = (64, 128, 128)
     value_channels: tuple[int, ...] = (64, 128, 128)
     skips: bool = True
-    # Images: whether a prediction is the mean of those for the image and for its mirror image.
+    # Images: whether a prediction is the mean of those for the image and for its mirror image; and,
+    # unless it is 0, for the image moved by so many pixels in each of the eight directions.
     mirrored: bool = False
+    shift: int = 0
     # Dropout of both networks.
     dropout_rate: float = 0.0
     value_dropout_rate: float = 0.0
@@ -125,6 +127,8 @@ class Config(loop.LoopConfig):
         for name in ("unary_share", "joint_share"):
             require(0 <= getattr(self, name) <= 1, name, "in [0, 1]", getattr(self, name))
         require(self.data.are_images or not self.mirrored, "mirrored", "false for labels", True)
+        wanted = ("in [0, 31]", range(32)) if self.data.are_images else ("0 for labels", (0,))
+        require(self.shift in wanted[1], "shift", wanted[0], self.shift)
         energy_methods.learner(self)
 
     @property
@@ -204,12 +208,15 @@ def predictor(config: Config) -> Callable[[Any, jax.Array], energy_methods.Found
     def predict(state, x):
         averaged = state["system"]._replace(**state["average"])
         run = jax.vmap(lambda one: learner.predict(averaged, one, config.num_refinements))
-        found = run(x)
-        if config.mirrored:
-            trajectory, values = run(x[:, :, ::-1])
-            unmirrored = energy_methods.Found(trajectory[:, :, :, ::-1], values)
-            found = jax.tree.map(lambda *pair: sum(pair) / 2, found, unmirrored)
-        return found
+        if not config.data.are_images:
+            return run(x)
+        views = structured_outputs.views(mirrored=config.mirrored, shift=config.shift)
+
+        def of_view(view):
+            trajectory, values = run(view.of(x, axis=1))
+            return energy_methods.Found(view.back(trajectory, axis=2), values)
+
+        return jax.tree.map(lambda *parts: sum(parts) / len(parts), *map(of_view, views))
 
     return predict
 

@@ -1,6 +1,7 @@
 """The ALEN paper's data sets as its experiments take them: inputs, relaxed outputs, and scores."""
 
 import functools
+import itertools
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -125,6 +126,36 @@ def _lfw_parts(data_dir):
 def _class_scores(predicted, true):
     found = overlap.pixel_accuracy(predicted.argmax(axis=-1), true.argmax(axis=-1))
     return {"pixel accuracy": 100 * found}
+
+
+class View(NamedTuple):
+    """An image moved by so many pixels, its edges repeated, and then mirrored or not."""
+
+    down: int
+    right: int
+    mirrored: bool
+
+    def of(self, images: jax.Array, *, axis: int) -> jax.Array:
+        """Images whose rows and columns are ``axis`` and the next as they are seen in this view."""
+        moved = _shifted(_shifted(images, self.down, axis), self.right, axis + 1)
+        return jnp.flip(moved, axis + 1) if self.mirrored else moved
+
+    def back(self, images: jax.Array, *, axis: int) -> jax.Array:
+        """The inverse, but for what was moved out of the image."""
+        images = jnp.flip(images, axis + 1) if self.mirrored else images
+        return _shifted(_shifted(images, -self.down, axis), -self.right, axis + 1)
+
+
+def views(*, mirrored: bool, shift: int) -> list[View]:
+    """Those whose predictions are averaged: 1 or 2, at 1 or (with a shift) 9 places."""
+    steps = (-shift, 0, shift) if shift else (0,)
+    flips = (False, True) if mirrored else (False,)
+    return [View(*where) for where in itertools.product(steps, steps, flips)]
+
+
+def _shifted(images, by, axis):
+    size = images.shape[axis]
+    return jnp.take(images, np.clip(np.arange(size) - by, 0, size - 1), axis=axis) if by else images
 
 
 def scaled(images: np.ndarray) -> np.ndarray:

@@ -238,3 +238,31 @@ def doubled(x: Float[Array, "H W 4*K"]) -> Float[Array, "2*H 2*W K"]:
     height, width, channels = x.shape
     x = x.reshape(height, width, 2, 2, channels // 4).swapaxes(1, 2)
     return x.reshape(2 * height, 2 * width, -1)
+
+
+class Deconvolution(nn.Module):
+    """A 4x4 transposed convolution with stride 2: an image of twice the height and width.
+
+    An output pixel sees the 2x2 input pixels next to it, so all four phases are one matrix product
+    at the corners between pixels; a convolution with holes is many times slower on the CPU.
+
+    Attributes:
+      num_outputs: C.
+    """
+
+    num_outputs: int
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "H W K"]) -> Float[Array, "2*H 2*W C"]:
+        """The larger image."""
+        height, width, _ = x.shape
+        x = jnp.pad(x, ((1, 1), (1, 1), (0, 0)))
+        sides = [(down, right) for down in (0, 1) for right in (0, 1)]
+        corners = [x[down : down + height + 1, right : right + width + 1] for down, right in sides]
+        phases = nn.Dense(4 * self.num_outputs)(jnp.concatenate(corners, axis=-1))
+        parts = jnp.split(phases, 4, axis=-1)
+        around = [
+            part[down : down + height, right : right + width]
+            for part, (down, right) in zip(parts, sides, strict=True)
+        ]
+        return doubled(jnp.concatenate(around, axis=-1))

@@ -6,15 +6,14 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from gasn_jax.nn.convolution import doubled, halved
+from gasn_jax.nn.convolution import Deconvolution, halved
 
 
 class FullyConvolutional(nn.Module):
     """Three 5x5 convolutions, of which two halve the image, and two deconvolutions that double it.
 
     A 3x3 convolution of a halved image sees 6x6 pixels at a step of 2, so one of 5x5 with stride 2
-    is a case of it; a deconvolution is a 3x3 convolution whose outputs are the 2x2 pixels that a
-    pixel becomes.
+    is a case of it. Deconvolutions are of 4x4.
 
     Attributes:
       num_outputs: channels of the result.
@@ -41,9 +40,9 @@ class FullyConvolutional(nn.Module):
         half = nn.relu(nn.Conv(second, (3, 3))(halved(whole)))
         quarter = nn.relu(nn.Conv(third, (3, 3))(halved(half)))
         quarter = nn.Dropout(self.dropout_rate, deterministic=deterministic)(quarter)
-        up = nn.relu(doubled(nn.Conv(4 * second, (3, 3))(quarter)))
+        up = nn.relu(Deconvolution(second)(quarter))
         up = jnp.concatenate([up, half], axis=-1) if self.skips else up
-        up = nn.relu(doubled(nn.Conv(4 * first, (3, 3))(up)))
+        up = nn.relu(Deconvolution(first)(up))
         up = jnp.concatenate([up, whole], axis=-1) if self.skips else up
         return nn.Conv(self.num_outputs, (3, 3))(up)
 

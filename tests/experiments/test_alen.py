@@ -125,6 +125,30 @@ def test_mirrored_predictions_are_those_of_the_mirror_image():
     assert np.abs(found.trajectory - plain.trajectory).max() > 1e-3
 
 
+def test_views_are_of_moved_images_and_come_back():
+    images = np.random.default_rng(0).normal(size=(2, 32, 32, 3)).astype(np.float32)
+    views = structured_outputs.views(mirrored=True, shift=3)
+    assert len(set(views)) == 18
+    for view in views:
+        seen = view.of(images, axis=1)
+        back = view.back(seen, axis=1)
+        np.testing.assert_array_equal(back[:, 3:-3, 3:-3], images[:, 3:-3, 3:-3])
+    lower = structured_outputs.View(2, 0, mirrored=False).of(images, axis=1)
+    np.testing.assert_array_equal(lower[:, 2:], images[:, :-2])
+    np.testing.assert_array_equal(lower[:, 1], images[:, 0])
+
+
+def test_predictions_are_averaged_over_views():
+    config = alen.settled("horses", "feed_forward", **TINY_IMAGES, shift=2)
+    state = alen.init(config, jax.random.key(0))
+    x = jax.random.normal(jax.random.key(1), (2, 32, 32, 3))
+    found = jax.jit(alen.predictor(config))(state, x).trajectory
+    plain = jax.jit(alen.predictor(dataclasses.replace(config, shift=0)))
+    views = structured_outputs.views(mirrored=False, shift=2)
+    each = [view.back(plain(state, view.of(x, axis=1)).trajectory, axis=2) for view in views]
+    np.testing.assert_allclose(found, np.mean(each, axis=0), rtol=1e-4, atol=1e-5)
+
+
 @pytest.mark.parametrize("dataset", ["horses", "lfw_parts"])
 def test_examples_are_moved_with_their_masks(dataset):
     """A mask that is the photograph's first channel stays so, but for the edges of its parts."""
@@ -168,6 +192,8 @@ def test_the_best_threshold_is_told_on_the_validation_part():
         (["--config.channels=(1,2)"], "channels: wanted three numbers >= 1"),
         (["--config.threshold=1.0"], "threshold: wanted in [0, 1)"),
         (["--config.mirrored=true"], "mirrored: wanted false for labels"),
+        (["--config.shift=1"], "shift: wanted 0 for labels"),
+        (["--config.dataset=horses", "--config.shift=32"], "shift: wanted in [0, 31]"),
         (["--config.data_dir=/nowhere"], "data file bibtex/bibtex-train.arff.gz not found"),
         (["--mode=predict", "--output=x"], "missing --input"),
         (["--mode=predict", "--input=x", "--output=y", "--config.seed=1"], "leave --config out"),

@@ -115,3 +115,23 @@ def test_a_classifier_has_features_before_its_logits():
     rngs = {"dropout": jax.random.key(1)}
     _, dropped = model.apply(params, image, deterministic=False, rngs=rngs)
     assert np.any(np.asarray(dropped) != logits)
+
+
+def test_a_deconvolution_is_the_transpose_of_a_convolution_with_stride_2():
+    x = jnp.asarray(np.random.default_rng(0).normal(size=(5, 6, 3)))
+    layer = convolution.Deconvolution(2)
+    variables = layer.init(jax.random.key(0), x)
+    # [corner, corner, K, phase, phase, C]: taps of one output pixel are two apart.
+    taps = variables["params"]["Dense_0"]["kernel"].reshape(2, 2, 3, 2, 2, 2)
+    kernel = taps.transpose(0, 3, 1, 4, 2, 5).reshape(4, 4, 3, 2)
+    wanted = jax.lax.conv_general_dilated(
+        x[None],
+        kernel,
+        window_strides=(1, 1),
+        padding=((2, 2), (2, 2)),
+        lhs_dilation=(2, 2),
+        dimension_numbers=("NHWC", "HWIO", "NHWC"),
+    )[0]
+    found = layer.apply(variables, x)
+    assert found.shape == (10, 12, 2)
+    np.testing.assert_allclose(found, wanted, atol=1e-6)
