@@ -35,6 +35,7 @@ from absl import logging
 
 from experiments import alen_settings, common, energy_methods, structured_outputs
 from gasn_jax.data import archive, locate
+from gasn_jax.nn import segmentation
 from gasn_jax.training import loop, pictures
 from gasn_jax.training.errors import require
 
@@ -72,10 +73,12 @@ class Config(loop.LoopConfig):
     hidden: int = 150
     value_hidden: int = 150
     num_interactions: int = 16
-    # Images: channels of both networks, and whether their deconvolutions see the earlier layers.
+    # Images: channels of both networks, whether their deconvolutions see the earlier layers, and
+    # what the value is: the mean of "scores", or the "overlap" with a mask that they make.
     channels: tuple[int, ...] = (64, 128, 128)
     value_channels: tuple[int, ...] = (64, 128, 128)
     skips: bool = True
+    energy: str = "scores"
     # Images: whether a prediction is the mean of those for the image and for its mirror image; and,
     # unless it is 0, for the image moved by so many pixels in each of the eight directions.
     mirrored: bool = False
@@ -111,6 +114,7 @@ class Config(loop.LoopConfig):
             ("dataset", structured_outputs.DATASETS),
             ("method", energy_methods.METHODS),
             ("held_out", ("test", "validation")),
+            ("energy", segmentation.ENERGIES),
         ):
             value = getattr(self, name)
             require(value in known, name, f"one of {', '.join(known)}", value)

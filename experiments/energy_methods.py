@@ -61,7 +61,7 @@ def _value(config):
     """The value network of the data set's kind."""
     if structured_outputs.DATASETS[config.dataset].are_images:
         return segmentation.SegmentationValue(
-            config.value_channels, config.skips, config.value_dropout_rate
+            config.value_channels, config.skips, config.value_dropout_rate, config.energy
         )
     num_labels = structured_outputs.DATASETS[config.dataset].y_shape[0]
     return multi_label.LabelValue(

@@ -8,6 +8,10 @@ from jaxtyping import Array, Float
 
 from gasn_jax.nn.convolution import Deconvolution, halved
 
+ENERGIES = ("scores", "overlap")
+# Pixels: what an empty set counts as, so that its logarithm is finite.
+_SMALLEST = 1e-2
+
 
 class FullyConvolutional(nn.Module):
     """Three 5x5 convolutions, of which two halve the image, and two deconvolutions that double it.
@@ -73,23 +77,40 @@ class SegmentationNetwork(nn.Module):
 
 
 class SegmentationValue(nn.Module):
-    """The value of a (relaxed) mask, or of classes, for an image: the mean of a matrix of scores.
+    r"""The value of a (relaxed) mask, or of classes, for an image, by a matrix of scores S(x, y).
+
+    It is their mean; or how well y overlaps the mask r(x, y) that they are the logits of, as the
+    log-odds of the intersection over union: its sigmoid is that of y and r, relaxed by products,
+
+    .. math:: v = \log \sum_i y_i r_i - \log \sum_i (y_i + r_i - 2 y_i r_i)
 
     Attributes:
       channels, skips, dropout_rate: see :class:`FullyConvolutional`.
+      energy: ``"scores"`` or ``"overlap"``.
     """
 
     channels: Sequence[int] = (64, 128, 128)
     skips: bool = True
     dropout_rate: float = 0.0
+    energy: str = "scores"
 
     @nn.compact
     def __call__(
         self, x: Float[Array, "H W K"], y: Float[Array, "..."], *, deterministic: bool = True
     ) -> Float[Array, ""]:
-        """The value, a scalar, of y [H, W] or [H, W, L]."""
+        """The value, a scalar, of y [H, W] or [H, W, L].
+
+        Raises:
+          ValueError: at trace time, for an unknown energy.
+        """
+        if self.energy not in ENERGIES:
+            raise ValueError(f"energy must be one of {', '.join(ENERGIES)}, got {self.energy!r}")
         y = y if y.ndim == x.ndim else y[..., None]
-        network = FullyConvolutional(1, self.channels, self.skips, self.dropout_rate)
-        return jnp.mean(
-            network(jnp.concatenate([x, 2 * y - 1], axis=-1), deterministic=deterministic)
-        )
+        num_scores = 1 if self.energy == "scores" else y.shape[-1]
+        network = FullyConvolutional(num_scores, self.channels, self.skips, self.dropout_rate)
+        scores = network(jnp.concatenate([x, 2 * y - 1], axis=-1), deterministic=deterministic)
+        if self.energy == "scores":
+            return jnp.mean(scores)
+        mask = nn.sigmoid(scores) if num_scores == 1 else nn.softmax(scores)
+        both, one = jnp.sum(y * mask), jnp.sum(y + mask - 2 * y * mask)
+        return jnp.log(both + _SMALLEST) - jnp.log(one + _SMALLEST)

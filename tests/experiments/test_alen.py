@@ -192,6 +192,7 @@ def test_the_best_threshold_is_told_on_the_validation_part():
         (["--config.channels=(1,2)"], "channels: wanted three numbers >= 1"),
         (["--config.threshold=1.0"], "threshold: wanted in [0, 1)"),
         (["--config.mirrored=true"], "mirrored: wanted false for labels"),
+        (["--config.energy=mean"], "energy: wanted one of scores, overlap"),
         (["--config.shift=1"], "shift: wanted 0 for labels"),
         (["--config.dataset=horses", "--config.shift=32"], "shift: wanted in [0, 31]"),
         (["--config.data_dir=/nowhere"], "data file bibtex/bibtex-train.arff.gz not found"),

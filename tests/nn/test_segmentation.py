@@ -34,3 +34,29 @@ def test_a_value_is_the_mean_of_a_matrix_of_scores(shape):
     assert scores.shape == (16, 12, 1)
     np.testing.assert_allclose(value.apply(params, IMAGE, y), np.mean(scores), rtol=1e-5)
     assert np.any(np.asarray(jax.grad(lambda y: value.apply(params, IMAGE, y))(y)) != 0)
+
+
+@pytest.mark.parametrize("shape", [(16, 12), (16, 12, 3)])
+def test_a_value_is_how_well_an_output_overlaps_the_mask_of_its_scores(shape):
+    value = segmentation.SegmentationValue((4, 5, 6), energy="overlap")
+    y = jax.random.uniform(KEY, shape)
+    params = value.init(KEY, IMAGE, y)
+    trunk = segmentation.FullyConvolutional(1 if len(shape) == 2 else 3, (4, 5, 6))
+    inner = {"params": params["params"]["FullyConvolutional_0"]}
+    columns = y.reshape(16, 12, -1)
+    scores = trunk.apply(inner, jnp.concatenate([IMAGE, 2 * columns - 1], axis=-1))
+    mask = jax.nn.sigmoid(scores) if len(shape) == 2 else jax.nn.softmax(scores)
+    both = np.sum(columns * mask)
+    wanted = both / (np.sum(columns) + np.sum(mask) - both)
+    found = jax.nn.sigmoid(value.apply(params, IMAGE, y))
+    np.testing.assert_allclose(found, wanted, rtol=1e-3)
+
+
+def test_empty_masks_have_a_value_and_other_energies_an_error():
+    value = segmentation.SegmentationValue((4, 5, 6), energy="overlap")
+    empty = jnp.zeros((16, 12))
+    params = value.init(KEY, IMAGE, empty)
+    found, gradient = jax.value_and_grad(lambda y: value.apply(params, IMAGE, y))(empty)
+    assert np.isfinite(found) and np.all(np.isfinite(gradient)) and np.any(gradient != 0)
+    with pytest.raises(ValueError, match="energy must be one of scores, overlap, got 'mean'"):
+        segmentation.SegmentationValue((4, 5, 6), energy="mean").init(KEY, IMAGE, empty)
