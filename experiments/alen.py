@@ -206,29 +206,32 @@ def train_step(config: Config, state: Any, batch: structured_outputs.Examples, k
 
 
 def predictor(config: Config) -> Callable[[Any, jax.Array], energy_methods.Found]:
-    """A pure function of a state and inputs [M, ...]."""
+    """A pure function of a state and inputs [M, ...], of images in one view."""
     learner = energy_methods.learner(config)
 
     def predict(state, x):
         averaged = state["system"]._replace(**state["average"])
-        run = jax.vmap(lambda one: learner.predict(averaged, one, config.num_refinements))
-        if not config.data.are_images:
-            return run(x)
-        views = structured_outputs.views(mirrored=config.mirrored, shift=config.shift)
-
-        def of_view(view):
-            trajectory, values = run(view.of(x, axis=1))
-            return energy_methods.Found(view.back(trajectory, axis=2), values)
-
-        return jax.tree.map(lambda *parts: sum(parts) / len(parts), *map(of_view, views))
+        return jax.vmap(lambda one: learner.predict(averaged, one, config.num_refinements))(x)
 
     return predict
 
 
 def predict(config: Config, state: Any, x: np.ndarray) -> Predicted:
-    """Of inputs [M, ...], by the state that :func:`train` trained."""
+    """Of inputs [M, ...], by the state that :func:`train` trained; averaged over the views."""
     compiled = jax.jit(predictor(config))
-    parts = [compiled(state, jnp.asarray(x[i : i + _CHUNK])) for i in range(0, len(x), _CHUNK)]
+    views = structured_outputs.views(mirrored=config.mirrored, shift=config.shift)
+
+    def of_view(x, view):
+        trajectory, values = compiled(state, jnp.asarray(view.of(x, axis=1)))
+        return Predicted(view.back(np.asarray(trajectory), axis=2), np.asarray(values))
+
+    def of_part(x):
+        if not config.data.are_images:
+            return compiled(state, jnp.asarray(x))
+        found = [of_view(x, view) for view in views]
+        return jax.tree.map(lambda *parts: sum(parts) / len(parts), *found)
+
+    parts = [of_part(x[i : i + _CHUNK]) for i in range(0, len(x), _CHUNK)]
     return Predicted(*(np.concatenate(leaves) for leaves in zip(*parts, strict=True)))
 
 

@@ -135,14 +135,14 @@ class View(NamedTuple):
     right: int
     mirrored: bool
 
-    def of(self, images: jax.Array, *, axis: int) -> jax.Array:
+    def of(self, images: np.ndarray, *, axis: int) -> np.ndarray:
         """Images whose rows and columns are ``axis`` and the next as they are seen in this view."""
         moved = _shifted(_shifted(images, self.down, axis), self.right, axis + 1)
-        return jnp.flip(moved, axis + 1) if self.mirrored else moved
+        return np.flip(moved, axis + 1) if self.mirrored else moved
 
-    def back(self, images: jax.Array, *, axis: int) -> jax.Array:
+    def back(self, images: np.ndarray, *, axis: int) -> np.ndarray:
         """The inverse, but for what was moved out of the image."""
-        images = jnp.flip(images, axis + 1) if self.mirrored else images
+        images = np.flip(images, axis + 1) if self.mirrored else images
         return _shifted(_shifted(images, -self.down, axis), -self.right, axis + 1)
 
 
@@ -155,7 +155,8 @@ def views(*, mirrored: bool, shift: int) -> list[View]:
 
 def _shifted(images, by, axis):
     size = images.shape[axis]
-    return jnp.take(images, np.clip(np.arange(size) - by, 0, size - 1), axis=axis) if by else images
+    places = np.clip(np.arange(size) - by, 0, size - 1)
+    return np.take(images, places, axis=axis) if by else images
 
 
 def scaled(images: np.ndarray) -> np.ndarray:

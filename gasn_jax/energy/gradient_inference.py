@@ -158,7 +158,9 @@ def maximize(
 
     steps = jnp.broadcast_to(jnp.asarray(step_size, y.dtype), (num_steps,))
     start = (y, jnp.zeros_like(y), jnp.full((), -jnp.inf, y.dtype), y, jnp.int32(-1))
-    carry, (values, ys, going) = lax.scan(body, start, steps, unroll=num_steps if unroll else 1)
+    # A scan over one step is unrolled by 2 only: by 1 it is a loop.
+    trips = max(num_steps, 2) if unroll else 1
+    carry, (values, ys, going) = lax.scan(body, start, steps, unroll=trips)
     y, _, best_value, best, _ = carry
     last = value_fn(y)
     found = y if patience is None else jnp.where(last > best_value, y, best)

@@ -167,3 +167,13 @@ def test_an_ascent_holds_the_arguments_of_maximize():
     for field, value in (("num_steps", -1), ("step_size", 0.0), ("momentum", 1.0)):
         with pytest.raises(ValueError, match=f"{field}: wanted"):
             gi.Ascent(**{field: value})
+
+
+@pytest.mark.parametrize("num_steps", [0, 1, 2, 3])
+def test_an_unrolled_ascent_has_no_loop(num_steps):
+    def run(y):
+        return gi.maximize(value, y, num_steps=num_steps, step_size=0.1, unroll=True)
+
+    y = jnp.full(6, 0.5)
+    assert "while" not in jax.jit(run).lower(y).as_text()
+    assert run(y).trajectory.shape == (num_steps + 1, 6)
