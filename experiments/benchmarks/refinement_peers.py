@@ -35,16 +35,16 @@ class _Convolutions(nn.Module):
         self.full = nn.Conv2d(num_inputs, first, 5, padding=2)
         self.halved = nn.Conv2d(4 * first, second, 3, padding=1)
         self.quarter = nn.Conv2d(4 * second, third, 3, padding=1)
-        self.up1 = nn.Conv2d(third, 4 * second, 3, padding=1)
-        self.up2 = nn.Conv2d(2 * second, 4 * first, 3, padding=1)
+        self.up1 = nn.ConvTranspose2d(third, second, 4, stride=2, padding=1)
+        self.up2 = nn.ConvTranspose2d(2 * second, first, 4, stride=2, padding=1)
         self.last = nn.Conv2d(2 * first, 1, 3, padding=1)
 
     def forward(self, x):
         whole = functional.relu(self.full(x))
         half = functional.relu(self.halved(functional.pixel_unshuffle(whole, 2)))
         quarter = functional.relu(self.quarter(functional.pixel_unshuffle(half, 2)))
-        up = functional.relu(functional.pixel_shuffle(self.up1(quarter), 2))
-        up = functional.relu(functional.pixel_shuffle(self.up2(torch.cat([up, half], 1)), 2))
+        up = functional.relu(self.up1(quarter))
+        up = functional.relu(self.up2(torch.cat([up, half], 1)))
         return self.last(torch.cat([up, whole], 1))[:, 0]
 
 
