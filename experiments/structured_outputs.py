@@ -15,7 +15,9 @@ from gasn_jax.learning.relaxed_outputs import RelaxedOutputs
 
 # One of so many training examples is for validation where no such part is published.
 _VALIDATION_EVERY = 5
-_LARGEST_SHIFT = 4
+# Photographs are moved at random by so much at most, in pixels, radians and log-scale; bends (pixels)
+# and tints are standard deviations, bends those of a coarse grid.
+_SHIFT, _TURN, _STRETCH, _BEND, _BEND_GRID, _TINT = 4.0, 0.2, 0.2, 1.2, (4, 4), 0.25
 
 
 class Examples(NamedTuple):
@@ -164,36 +166,48 @@ def scaled(images: np.ndarray) -> np.ndarray:
     return images.astype(np.float32) / 127.5 - 1
 
 
-def _moved(key, x, y, *, turn: float, stretch: float, tint: float):
-    """A photograph and its mask mirrored, shifted, turned, stretched and tinted at random."""
-    keys = jax.random.split(key, 6)
-    mirrored = jax.random.bernoulli(keys[0])
-    x, y = (jnp.where(mirrored, image[:, ::-1], image) for image in (x, y))
-    stretched = jnp.exp(jax.random.uniform(keys[1], (2,), minval=-stretch, maxval=stretch))
-    shift = jax.random.uniform(keys[2], (2,), minval=-_LARGEST_SHIFT, maxval=_LARGEST_SHIFT)
-    angle = jax.random.uniform(keys[3], minval=-turn, maxval=turn)
-    centre = (jnp.array(x.shape[:2], jnp.float32) - 1) / 2
-    rows, columns = jnp.mgrid[: x.shape[0], : x.shape[1]] - centre[:, None, None]
-    sine, cosine = jnp.sin(angle), jnp.cos(angle)
-    places = [
-        (cosine * rows - sine * columns) * stretched[0] + centre[0] + shift[0],
-        (sine * rows + cosine * columns) * stretched[1] + centre[1] + shift[1],
-    ]
+def _moved(key, x, y):
+    """A photograph and its mask moved alike, and its colours changed, at random."""
+    mirror_key, place_key, colour_key = jax.random.split(key, 3)
+    mirrored = jax.random.bernoulli(mirror_key)
+    places = _places(place_key, x.shape[:2])
 
     def sampled(image):
+        image = jnp.where(mirrored, image[:, ::-1], image)
         return jax.scipy.ndimage.map_coordinates(image, places, order=1, mode="nearest")
 
-    x = jnp.stack([sampled(x[..., k]) for k in range(x.shape[-1])], axis=-1)
-    gain = jnp.exp(tint * jax.random.normal(keys[4], (1, 1, 3)))
-    x = gain * x + tint * jax.random.normal(keys[5], (1, 1, 3))
+    planes = jax.vmap(sampled, in_axes=-1, out_axes=-1)
+    x = _recoloured(colour_key, planes(x))
     if y.ndim == 2:
         return x, jnp.round(sampled(y))
-    likely = jnp.stack([sampled(y[..., k]) for k in range(y.shape[-1])], axis=-1)
-    return x, jax.nn.one_hot(jnp.argmax(likely, axis=-1), y.shape[-1])
+    return x, jax.nn.one_hot(jnp.argmax(planes(y), axis=-1), y.shape[-1])
+
+
+def _places(key, shape):
+    """Where each pixel comes from: the image shifted, turned, stretched and bent."""
+    keys = jax.random.split(key, 4)
+    stretched = jnp.exp(_STRETCH * jax.random.uniform(keys[0], (2,), minval=-1, maxval=1))
+    shift = _SHIFT * jax.random.uniform(keys[1], (2,), minval=-1, maxval=1)
+    angle = _TURN * jax.random.uniform(keys[2], minval=-1, maxval=1)
+    bent = _BEND * jax.random.normal(keys[3], (2, *_BEND_GRID))
+    bent = jax.image.resize(bent, (2, *shape), "cubic")
+    centre = (jnp.array(shape, jnp.float32) - 1) / 2
+    rows, columns = jnp.mgrid[: shape[0], : shape[1]] - centre[:, None, None]
+    sine, cosine = jnp.sin(angle), jnp.cos(angle)
+    turned = cosine * rows - sine * columns, sine * rows + cosine * columns
+    return [turned[i] * stretched[i] + centre[i] + shift[i] + bent[i] for i in (0, 1)]
+
+
+def _recoloured(key, x):
+    """The photograph tinted, and half of the time somewhat greyer."""
+    gain_key, tint_key, grey_key, share_key = jax.random.split(key, 4)
+    gain = jnp.exp(_TINT * jax.random.normal(gain_key, (1, 1, 3)))
+    x = gain * x + _TINT * jax.random.normal(tint_key, (1, 1, 3))
+    share = jax.random.uniform(share_key) * jax.random.bernoulli(grey_key)
+    return (1 - share) * x + share * jnp.mean(x, axis=-1, keepdims=True)
 
 
 _BINARY_F1, _SIDE = RelaxedOutputs("binary", "f1"), horses.SIDE
-_MOVED = functools.partial(_moved, turn=0.15, stretch=0.15, tint=0.2)
 
 DATASETS = {
     name: Dataset(
@@ -212,7 +226,7 @@ DATASETS = {
         y_shape=(_SIDE, _SIDE),
         outputs=RelaxedOutputs("binary", "iou"),
         load=_horses,
-        augment=_MOVED,
+        augment=_moved,
         scores=_mask_scores,
         input_name="images",
     ),
@@ -221,7 +235,7 @@ DATASETS = {
         y_shape=(_SIDE, _SIDE, len(lfw_parts.LABELS)),
         outputs=RelaxedOutputs("classes", "iou"),
         load=_lfw_parts,
-        augment=_MOVED,
+        augment=_moved,
         scores=_class_scores,
         input_name="images",
     ),
