@@ -15,8 +15,8 @@ from gasn_jax.learning.relaxed_outputs import RelaxedOutputs
 
 # One of so many training examples is for validation where no such part is published.
 _VALIDATION_EVERY = 5
-# Photographs are moved at random by so much at most, in pixels, radians and log-scale; bends (pixels)
-# and tints are standard deviations, bends those of a coarse grid.
+# Photographs are moved at random by so much at most, in pixels, radians and log-scale; bends, in
+# pixels at the points of a coarse grid, and tints are standard deviations.
 _SHIFT, _TURN, _STRETCH, _BEND, _BEND_GRID, _TINT = 4.0, 0.2, 0.2, 1.2, (4, 4), 0.25
 
 
