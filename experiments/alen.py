@@ -51,8 +51,8 @@ class Config(loop.LoopConfig):
     checkpoint_every: int = 1000
     # bibtex, bookmarks, horses or lfw_parts.
     dataset: str = "bibtex"
-    # logistic, feed_forward, spen, spen_end_to_end, inference_network, dvn, network_alone, aen,
-    # alen_no_task or alen.
+    # logistic, feed_forward, feed_forward_half, spen, spen_end_to_end, inference_network, dvn,
+    # network_alone, aen, alen_no_task or alen.
     method: str = "alen"
     # Folder that holds the sets; empty for the environment variable GASN_DATA, then ../shared/data.
     data_dir: str = ""

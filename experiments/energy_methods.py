@@ -208,10 +208,12 @@ def _bound(module, system, predict):
 
 _ALONE = dict(network_weight=0.0, refined_weight=0.0, adversarial_weight=0.0)
 
-# "network_alone" is the paper's "InfNet baseline", "feed_forward" its "two layer" or "FCN".
+# "network_alone" is the paper's "InfNet baseline", "feed_forward" its "two layer" or "FCN";
+# "feed_forward_half" is the same with settings for a threshold of one half.
 METHODS: dict[str, Callable[[Any], Learner]] = {
     "logistic": _feed_forward(hidden=()),
     "feed_forward": _feed_forward(),
+    "feed_forward_half": _feed_forward(),
     "spen": _spen("structured_hinge"),
     "spen_end_to_end": _spen("end_to_end"),
     "inference_network": _adversarial_network,
