@@ -45,10 +45,10 @@ _SHARED: dict[str, dict[str, Any]] = {
     "labels": dict(hidden=400, value_hidden=400, dropout_rate=0.5),
     "horses": dict(
         batch_size=16,
-        channels=(24, 48, 48),
+        channels=(32, 64, 64),
         value_channels=(24, 48, 48),
         energy="overlap",
-        num_steps=5000,
+        num_steps=4000,
         average_decay=0.998,
         dropout_rate=0.3,
         network_rate=2e-3,

@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 
 from gasn_jax.data import lfw_parts, locate
+from tests.data import damage
 
 
 def some_faces(seed=0):
@@ -47,3 +48,17 @@ def test_a_missing_or_malformed_file_is_named(tmp_path, missing):
     lfw_parts.write_npz(faces, path)
     with pytest.raises(locate.DataError, match="field test_labels must be below 3, got 3"):
         lfw_parts.load(tmp_path)
+
+
+@damage.counts(10_000)
+def test_damaged_archives_are_read_or_refused(tmp_path, count):
+    """What is read is what was written: a zip's checksums tell."""
+    path, wanted = tmp_path / "file.npz", some_faces()
+    lfw_parts.write_npz(wanted, path)
+
+    def read(path):
+        for ours, theirs in zip(lfw_parts.read_npz(path), wanted, strict=True):
+            assert all(map(np.array_equal, ours, theirs))
+
+    good, rng = path.read_bytes(), np.random.default_rng(0)
+    assert damage.num_refused(read, path, good, rng, count) > 0.5 * count

@@ -10,6 +10,7 @@ import pytest
 import sklearn.datasets
 
 from gasn_jax.data import locate, multi_label
+from tests.data import damage
 
 HEADER = (
     "% a comment\n@relation 'toy: -C 2'\n\n@attribute 'a word' {0,1}\n@ATTRIBUTE size numeric\n"
@@ -119,29 +120,24 @@ def test_missing_sets_and_bad_arguments(tmp_path):
 
 
 def fuzz(tmp_path, content, read, count):
-    rng, path = np.random.default_rng(0), tmp_path / "fuzzed"
-    start, refused = time.perf_counter(), 0
-    for _ in range(count):
-        damaged = bytearray(content[: rng.integers(1, len(content) + 1)])
-        for _ in range(rng.integers(0, 6)):
-            damaged[rng.integers(len(damaged))] = rng.choice([*b"{}, 01e9:-@\n", rng.integers(256)])
-        path.write_bytes(damaged)
-        try:
-            found = read(path)
-            assert sys.getsizeof(found.features) < 1e5 and np.all(found.labels <= 1)
-        except locate.DataError as error:
-            assert "\n" not in str(error)
-            refused += 1
-    assert refused > count / 3 and time.perf_counter() - start < 100
+    def checked(path):
+        found = read(path)
+        assert sys.getsizeof(found.features) < 1e5 and np.all(found.labels <= 1)
+
+    start, rng = time.perf_counter(), np.random.default_rng(0)
+    assert damage.num_refused(checked, tmp_path / "fuzzed", content, rng, count) > count / 3
+    assert time.perf_counter() - start < 100
 
 
+@damage.counts(2500)
 @pytest.mark.parametrize("body", [DENSE, SPARSE])
 @pytest.mark.parametrize("zipped", [False, True])
-def test_damaged_arff_never_crashes(tmp_path, body, zipped):
+def test_damaged_arff_never_crashes(tmp_path, body, zipped, count):
     content = written(tmp_path, HEADER + body, zipped).read_bytes()
-    fuzz(tmp_path, content, lambda path: multi_label.read_arff(path, 2), 2500)
+    fuzz(tmp_path, content, lambda path: multi_label.read_arff(path, 2), count)
 
 
-def test_damaged_libsvm_never_crashes(tmp_path):
+@damage.counts(10_000)
+def test_damaged_libsvm_never_crashes(tmp_path, count):
     content = b"0,2 1:1 3:0.5\n1 2:4\n 1:1\n"
-    fuzz(tmp_path, content * 4, lambda path: multi_label.read_libsvm(path, 4, 3), 10_000)
+    fuzz(tmp_path, content * 4, lambda path: multi_label.read_libsvm(path, 4, 3), count)
