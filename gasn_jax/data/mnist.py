@@ -2,7 +2,7 @@
 
 Where to get it: ``train-images-idx3-ubyte.gz``, ``train-labels-idx1-ubyte.gz`` and the same of
 ``t10k`` are kept by many mirrors, such as https://ossci-datasets.s3.amazonaws.com/mnist/, and go to
-``mnist/`` in a folder of data.
+``mnist/`` in a folder of data, as they are or unpacked.
 
 Reference: Y. LeCun, L. Bottou, Y. Bengio and P. Haffner, "Gradient-Based Learning Applied to
 Document Recognition", Proceedings of the IEEE, 1998.
@@ -73,7 +73,8 @@ def read_idx(path: str | os.PathLike) -> np.ndarray:
             try:
                 return _parse(path, stream)
             except (EOFError, gzip.BadGzipFile, zlib.error) as error:
-                raise locate.DataError(f"{path}: damaged gzip stream: {error}") from error
+                where = f"{path}, offset {stream.tell()}"
+                raise locate.DataError(f"{where}: damaged gzip stream: {error}") from error
 
 
 def _parse(path, stream):
@@ -103,9 +104,15 @@ def _parse(path, stream):
     return array.astype(dtype.newbyteorder("="))
 
 
+def _find(name, data_dir):
+    """The file unpacked, or gzipped as it is published."""
+    unpacked = any((folder / name).is_file() for folder in locate.data_dirs(data_dir))
+    return locate.find(name if unpacked else f"{name}.gz", data_dir, source=SOURCE)
+
+
 def _load_part(name, data_dir):
     def read(kind, shape):
-        path = locate.find(f"mnist/{name}-{kind}-ubyte.gz", data_dir, source=SOURCE)
+        path = _find(f"mnist/{name}-{kind}-ubyte", data_dir)
         array = read_idx(path)
         if array.dtype != np.uint8 or array.shape[1:] != shape or not len(array):
             wanted = f"uint8 {['M', *shape]} with M > 0".replace("'", "")

@@ -33,7 +33,8 @@ from gasn_jax import numerics
 from gasn_jax.energy import gibbs
 from gasn_jax.energy import rbm as rbms
 
-_FEWEST = 10
+# What estimates are reliable by: equal weights at least, standard errors and nats apart at most.
+_FEWEST, _ERRORS, _NATS = 10, 4.0, 0.1
 
 
 class Path(NamedTuple):
@@ -90,9 +91,21 @@ class Likelihood(NamedTuple):
         reach = 1.96 * self.forward.standard_error
         return self.log_likelihood - reach, self.log_likelihood + reach
 
+    def reverse_interval(self) -> tuple[Float[Array, ""], Float[Array, ""]]:
+        """95 % of ``reverse_log_likelihood``, by the standard error of ``backward``."""
+        reach = 1.96 * self.backward.standard_error
+        return self.reverse_log_likelihood - reach, self.reverse_log_likelihood + reach
+
     def reliable(self) -> Bool[Array, ""]:
-        """Whether both estimates are."""
-        return self.forward.reliable & self.backward.reliable
+        """Whether both estimates are, and agree: within four standard errors and 0.1 nats.
+
+        Chains that miss modes of the machine may have alike weights, and then tell nothing of it by
+        themselves.
+        """
+        apart = jnp.abs(self.forward.log_partition - self.backward.log_partition)
+        error = jnp.hypot(self.forward.standard_error, self.backward.standard_error)
+        agree = apart <= _ERRORS * error + _NATS
+        return self.forward.reliable & self.backward.reliable & agree
 
 
 def forward(
@@ -106,7 +119,11 @@ def forward(
       betas: rising from 0 to 1, K >= 2.
 
     Returns:
-      ``log w``, scalar, with ``E[w] = Z_1 / Z_0``, and x; K - 1 moves.
+      ``log w``, scalar, with ``E[w] = Z_1 / Z_0``, and x; K - 1 moves. NaN where betas do not run
+      from 0 to 1.
+
+    Raises:
+      ValueError: at trace time, for fewer than two betas.
     """
     start_key, key = jax.random.split(key)
     return _follow(key, path, path.sample(start_key), betas)
@@ -124,7 +141,10 @@ def backward(
       betas: rising from 0 to 1, K >= 2, as for :func:`forward`.
 
     Returns:
-      ``log w'``, scalar, with ``E[w'] = Z_0 / Z_1``, and x; K - 1 moves.
+      ``log w'``, scalar, with ``E[w'] = Z_0 / Z_1``, and x; K - 1 moves. NaN as :func:`forward`.
+
+    Raises:
+      ValueError: at trace time, for fewer than two betas.
     """
     return _follow(key, path, x, betas[::-1])
 
@@ -198,6 +218,7 @@ def rbm_log_likelihood(
     base_visible_bias: Float[Array, "V"] | None = None,
     num_chains: int = 100,
     num_steps: int = 10_000,
+    betas: Float[Array, "K"] | None = None,
 ) -> Likelihood:
     """The mean log-likelihood of held-out configurations, between two estimates.
 
@@ -207,29 +228,31 @@ def rbm_log_likelihood(
       v: held-out configurations; the reverse chains start at rows spread evenly over them.
       base_visible_bias: see :func:`rbm_path`.
       num_chains: forward; and backward, but not more than M.
-      num_steps: temperatures.
+      num_steps: temperatures, spread evenly from 0 to 1.
+      betas: another schedule in their place, rising from 0 to 1, [K].
 
     Returns:
-      :class:`Likelihood`, NaN if an entry of v is no state of its unit.
+      :class:`Likelihood`, in float32 at least; NaN if an entry of v is no state of its unit.
       O((num_chains num_steps + M) V H).
 
     Raises:
       ValueError: at trace time, for fewer than 1 chain or step, or another shape or dtype of v.
     """
-    rbms.check(params, rbm, v=v[:1].reshape(-1))
+    precise = jnp.promote_types(params["weights"].dtype, jnp.float32)
+    params, v = jax.tree.map(lambda x: jnp.asarray(x, precise), (params, v))
+    score = rbms.mean_log_density(params, rbm, v)
     for name, count in (("num_chains", num_chains), ("num_steps", num_steps)):
         if count < 1:
             raise ValueError(f"{name} must be >= 1, got {count}")
     path = rbm_path(params, rbm, base_visible_bias)
-    betas = jnp.linspace(0.0, 1.0, num_steps + 1)
+    betas = jnp.linspace(0, 1, num_steps + 1) if betas is None else betas
+    betas = jnp.asarray(betas, precise)
     forward_key, backward_key = jax.random.split(key)
     rows = np.linspace(0, v.shape[0] - 1, min(num_chains, v.shape[0])).astype(int)
     keys = jax.random.split(forward_key, num_chains)
     there, _ = jax.vmap(lambda key: forward(key, path, betas))(keys)
     keys = jax.random.split(backward_key, len(rows))
     back, _ = jax.vmap(lambda key, start: backward(key, path, start, betas))(keys, v[rows])
-    score = -jnp.mean(jax.vmap(lambda one: rbms.free_energy(params, rbm, one))(v))
-    score = jnp.where(rbms.are_states(rbm, v), score, jnp.nan)
     ahead = estimate(there, path.log_partition)
     reverse = estimate(back, path.log_partition, reverse=True)
     return Likelihood(score - ahead.log_partition, score - reverse.log_partition, ahead, reverse)
@@ -253,6 +276,9 @@ def base_rates(rbm: rbms.RBM, data: Float[Array, "M V"], *, smoothing: float = 1
 
 def _follow(key, path, x, betas):
     """The log-weight of moving along betas [K], the first of them to the last."""
+    if betas.shape[0] < 2:
+        raise ValueError(f"betas must be at least two, got {betas.shape[0]}")
+    ends = jnp.minimum(betas[0], betas[-1]), jnp.maximum(betas[0], betas[-1])
 
     def step(carry, inputs):
         x, log_weight = carry
@@ -263,4 +289,4 @@ def _follow(key, path, x, betas):
     keys = jax.random.split(key, betas.shape[0] - 1)
     start = (x, jnp.zeros((), betas.dtype))
     (x, log_weight), _ = lax.scan(step, start, (keys, betas[:-1], betas[1:]))
-    return log_weight, x
+    return jnp.where((ends[0] == 0) & (ends[1] == 1), log_weight, jnp.nan), x

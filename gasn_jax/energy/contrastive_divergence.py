@@ -23,6 +23,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Key
 
+from gasn_jax.checks import require
 from gasn_jax.energy import gibbs
 from gasn_jax.energy import rbm as rbms
 
@@ -73,6 +74,7 @@ def gradient(
     data: Float[Array, "M V"],
     *,
     chains: gibbs.State | None = None,
+    means: bool = False,
     num_steps: int = 1,
     weight_decay: float = 0.0,
     sparsity: float = 0.0,
@@ -85,19 +87,24 @@ def gradient(
       params, rbm: the machine.
       data: M visible configurations.
       chains: v [C, V], the ends of the last call; None starts M chains at the data.
+      means: whether entries of data and chains may also lie between two states, as the mean of a
+        unit does. Without it, 0 and 1 are no data for spins.
       num_steps: k >= 1 Gibbs steps.
       weight_decay: factor of ``1/2 ||W||^2``.
       sparsity: factor of ``1/2 sum_j (q_j - target)^2``, q_j how often hidden unit j is on.
       sparsity_target: in (0, 1).
 
     Returns:
-      :class:`Estimate`, its gradient NaN if an entry of the data is neither a state of its unit nor
-      between two (a mean). O((M + C k) V H).
+      :class:`Estimate`, its gradient NaN if an entry of data or chains is no state of its unit.
+      O((M + C k) V H).
 
     Raises:
-      ValueError: at trace time, for other shapes than the machine's, integers, or
-        ``num_steps < 1``.
+      ValueError: at trace time, for other shapes than the machine's, integers, ``num_steps < 1``,
+        and penalties out of their ranges.
     """
+    for name, factor in (("weight_decay", weight_decay), ("sparsity", sparsity)):
+        require(factor >= 0, name, ">= 0", factor)
+    require(0 < sparsity_target < 1, "sparsity_target", "in (0, 1)", sparsity_target)
     if jnp.ndim(data) != 2 or data.shape[1] != rbm.num_visible or not data.shape[0]:
         raise ValueError(f"data must have shape [M, {rbm.num_visible}], got {jnp.shape(data)}")
     rbms.check(params, rbm, v=data[0])
@@ -112,7 +119,8 @@ def gradient(
     both = jnp.concatenate([data, chains.v])
     counts = -data.shape[0], chains.v.shape[0]
     signed = jnp.concatenate([jnp.full(abs(n), 1 / n, both.dtype) for n in counts])
-    valid = jnp.where(rbms.are_states(rbm, data, or_means=True), 1.0, jnp.nan).astype(both.dtype)
+    known = [rbms.are_states(rbm, v, or_means=means) for v in (data, start.v)]
+    valid = jnp.where(known[0] & known[1], 1.0, jnp.nan).astype(both.dtype)
     descent = phase(params, rbm, both, valid * signed)
 
     def penalty(params):

@@ -170,22 +170,34 @@ def log_partition(params: Params, rbm: RBM, *, chunk_size: int = 2**12) -> Float
     chunk = 1 << (min(chunk_size, 2**size).bit_length() - 1)
     starts = jnp.arange(0, 2**size, chunk, dtype=jnp.int32)
 
-    def add(total, start):
+    def of_chunk(start):
         values = jax.vmap(of_state)(start + jnp.arange(chunk, dtype=jnp.int32))
-        return jnp.logaddexp(total, numerics.logsumexp(values)), None
+        return numerics.logsumexp(values)
 
-    first = jax.vmap(of_state)(jnp.arange(chunk, dtype=jnp.int32))
-    return lax.scan(add, numerics.logsumexp(first), starts[1:])[0]
+    # All chunks at once: a running sum would round thousands of times, at the size of log Z.
+    return numerics.logsumexp(lax.map(of_chunk, starts))
 
 
 def log_likelihood(params: Params, rbm: RBM, v: Float[Array, "M V"]) -> Float[Array, ""]:
     """The mean ``log p(v)`` of M configurations, scalar, exactly; see :func:`log_partition`.
 
-    NaN if an entry is no state of its unit, as 0 is none of a spin.
+    NaN, with gradient NaN, if an entry is no state of its unit, as 0 is none of a spin.
+
+    Raises:
+      ValueError: at trace time, for another shape or dtype than [M, V] floating with M >= 1, and as
+        :func:`log_partition`.
     """
+    return mean_log_density(params, rbm, v) - log_partition(params, rbm)
+
+
+def mean_log_density(params: Params, rbm: RBM, v: Float[Array, "M V"]) -> Float[Array, ""]:
+    """The mean ``-F(v)``, scalar: :func:`log_likelihood` without the partition function."""
+    if jnp.ndim(v) != 2 or not v.shape[0]:
+        wanted = f"[M, {rbm.num_visible}] with M >= 1"
+        raise ValueError(f"v must have shape {wanted}, got {jnp.shape(v)}")
+    check(params, rbm, v=v[0])
     energies = jax.vmap(lambda one: free_energy(params, rbm, one))(v)
-    mean_value = -jnp.mean(energies) - log_partition(params, rbm)
-    return jnp.where(are_states(rbm, v), mean_value, jnp.nan)
+    return -jnp.mean(energies) * jnp.where(are_states(rbm, v), 1.0, jnp.nan)
 
 
 def are_states(rbm: RBM, v: Float[Array, "..."], *, or_means: bool = False) -> Bool[Array, ""]:

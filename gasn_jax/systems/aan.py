@@ -340,6 +340,7 @@ def _remember(config, state, images, clamp_key, memory_key, draw_key):
     found = contrastive_divergence.gradient(
         *(memory_key, state.memory, config.rbm, v),
         chains=gibbs.State(chains),
+        means=config.visible == "mean",
         num_steps=config.num_gibbs_steps,
     )
     gradient = found.gradient

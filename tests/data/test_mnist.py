@@ -60,6 +60,9 @@ def test_a_set_is_loaded_or_named_as_missing(tmp_path):
     with pytest.raises(locate.MissingDataError, match=r"train-labels-idx1-ubyte\.gz not found"):
         mnist.load(tmp_path)
     write_set(tmp_path)
+    packed = tmp_path / "mnist" / "t10k-images-idx3-ubyte.gz"
+    packed.with_suffix("").write_bytes(gzip.decompress(packed.read_bytes()))
+    packed.unlink()
     for part in mnist.load(tmp_path):
         assert part.images.shape == (5, 28, 28) and part.images.dtype == np.uint8
         assert part.labels.shape == (5,) and part.labels.dtype == np.int32
@@ -98,8 +101,8 @@ GOOD = idx(np.arange(12, dtype="u1").reshape(3, 4))
         (idx(np.zeros(2, "u1"), shape=(2**32 - 1,) * 4), "ends after 2"),
         (idx(np.zeros(0, "u1"), shape=(0,) + (2**32 - 1,) * 3), "offset 4"),
         (idx(np.zeros(1, "u1"), shape=(1,) * 100), "offset 4"),
-        (gzip.compress(GOOD, mtime=0)[:-9], "damaged gzip stream"),
-        (gzip.compress(GOOD, mtime=0)[:8] + b"junk", "damaged gzip stream"),
+        (gzip.compress(GOOD, mtime=0)[:-9], r"offset \d+: damaged gzip stream"),
+        (gzip.compress(GOOD, mtime=0)[:8] + b"junk", "offset 0: damaged gzip stream"),
     ],
 )
 def test_a_malformed_file_is_named_with_its_offset(tmp_path, data, message):

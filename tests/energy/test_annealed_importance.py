@@ -134,6 +134,55 @@ def test_held_out_likelihoods_are_those_of_enumeration():
     low, high = found.interval()
     assert low < exact < high and high - low < 0.1 and found.reliable()
     assert abs(found.reverse_log_likelihood - exact) < 0.2
+    lower, upper = found.reverse_interval()
+    assert lower < found.reverse_log_likelihood < upper
     for options in (dict(num_chains=0), dict(num_steps=0)):
         with pytest.raises(ValueError, match=f"{next(iter(options))} must be >= 1, got 0"):
             ais.rbm_log_likelihood(KEY, params, rbm, jnp.asarray(v), **options)
+    with pytest.raises(ValueError, match=r"v must have shape \[M, 6\] with M >= 1, got \(0, 6\)"):
+        ais.rbm_log_likelihood(KEY, params, rbm, jnp.ones((0, 6)))
+
+
+def test_schedules_run_from_0_to_1():
+    params, rbm = machines.machine("spin", "binary")
+    v, options = jnp.ones((2, 4)), dict(num_chains=20)
+    even = ais.rbm_log_likelihood(KEY, params, rbm, v, num_steps=7, **options)
+    given = ais.rbm_log_likelihood(KEY, params, rbm, v, betas=jnp.linspace(0, 1, 8), **options)
+    np.testing.assert_array_equal(even.log_likelihood, given.log_likelihood)
+    uneven = ais.rbm_log_likelihood(KEY, params, rbm, v, betas=jnp.linspace(0, 1, 8) ** 2)
+    exact = rbms.log_likelihood(params, rbm, v)
+    assert abs(uneven.log_likelihood - exact) < 5 * uneven.forward.standard_error
+    for betas in ([0.0, 0.5], [0.3, 1.0]):
+        found = ais.rbm_log_likelihood(KEY, params, rbm, v, betas=jnp.array(betas), **options)
+        assert np.isnan(found.log_likelihood) and not found.reliable()
+    with pytest.raises(ValueError, match="betas must be at least two, got 1"):
+        ais.rbm_log_likelihood(KEY, params, rbm, v, betas=jnp.zeros(1))
+
+
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
+def test_other_precisions_than_the_default_are_computed_in_float32(dtype):
+    params, rbm = machines.machine("spin", "binary")
+    params = jax.tree.map(lambda x: jnp.asarray(x, dtype), params)
+    v = jnp.ones((3, 4), dtype)
+    found = ais.rbm_log_likelihood(KEY, params, rbm, v, num_chains=200, num_steps=50)
+    exact = rbms.log_likelihood(
+        jax.tree.map(lambda x: x.astype(float), params), rbm, v.astype(float)
+    )
+    assert found.log_likelihood.dtype == jnp.float32
+    assert abs(found.log_likelihood - exact) < 5 * found.forward.standard_error
+
+
+def test_estimates_that_disagree_are_not_reliable():
+    """Two far modes: chains from the middle find both, those from data in one never leave it."""
+    rbm = rbms.RBM(8, 1)
+    params = {
+        "weights": jnp.full((8, 1), 2.0),
+        "visible_bias": jnp.full(8, 0.4),
+        "hidden_bias": jnp.zeros(1),
+    }
+    options = dict(num_chains=200, num_steps=100)
+    for row, reliable in ((1.0, True), (-1.0, False)):
+        v = jnp.full((200, 8), row)
+        found = ais.rbm_log_likelihood(KEY, params, rbm, v, **options)
+        assert found.forward.reliable and found.backward.reliable
+        assert found.reliable() == reliable

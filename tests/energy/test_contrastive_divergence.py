@@ -140,12 +140,34 @@ def test_the_entropys_gradient_is_the_enumerated_one(visible, hidden):
         cd.entropy_gradient(params, rbm, v[:1])
 
 
-def test_data_out_of_range_give_no_gradient():
+@pytest.mark.parametrize(
+    ("visible", "value", "is_state", "is_mean"),
+    [
+        ("binary", 0.0, True, True),
+        ("binary", 0.5, False, True),
+        ("binary", 1.5, False, False),
+        ("binary", -1.0, False, False),
+        ("spin", -1.0, True, True),
+        ("spin", 0.0, False, True),
+        ("gaussian", 7.5, True, True),
+        ("gaussian", np.inf, False, False),
+    ],
+)
+def test_what_is_no_state_of_its_units_gives_no_gradient(visible, value, is_state, is_mean):
+    params, rbm = machines.machine(visible, "spin")
+    good = jnp.ones((3, 4))
+    odd = good.at[0, 1].set(value)
+    for means, finite in ((False, is_state), (True, is_mean)):
+        for data, chains in ((odd, good), (good, odd), (odd, None)):
+            chains = None if chains is None else gibbs.State(chains)
+            found = cd.gradient(KEY, params, rbm, data, chains=chains, means=means)
+            assert all(np.all(np.isfinite(leaf)) == finite for leaf in found.gradient.values())
+
+
+def test_integers_and_penalties_out_of_range_are_refused():
     params, rbm = machines.machine("binary", "spin")
-    key = jax.random.key(0)
-    for value, finite in ((0.5, True), (1.5, False), (-1.0, False)):
-        data = jnp.ones((3, 4)).at[0, 1].set(value)
-        found = cd.gradient(key, params, rbm, data)
-        assert all(np.all(np.isfinite(leaf)) == finite for leaf in found.gradient.values())
     with pytest.raises(ValueError, match="v must be floating, got int"):
-        cd.gradient(key, params, rbm, jnp.ones((3, 4), jnp.int32))
+        cd.gradient(KEY, params, rbm, jnp.ones((3, 4), jnp.int32))
+    for name, value in (("weight_decay", -0.1), ("sparsity", -1.0), ("sparsity_target", 3.0)):
+        with pytest.raises(ValueError, match=f"{name}: wanted .*, got {value}"):
+            cd.gradient(KEY, params, rbm, jnp.ones((3, 4)), **{name: value})

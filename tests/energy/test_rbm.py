@@ -166,6 +166,8 @@ def test_what_is_no_state_of_its_units_is_not_valued():
         assert np.isfinite(rbms.log_likelihood(params, rbm, v)) and rbms.are_states(rbm, v)
         v = v.at[1, 2].set(bad)
         assert np.isnan(rbms.log_likelihood(params, rbm, v)) and not rbms.are_states(rbm, v)
+        slope = jax.grad(lambda p, rbm=rbm, v=v: rbms.log_likelihood(p, rbm, v))(params)
+        assert all(np.all(np.isnan(leaf)) for leaf in slope.values())
         with pytest.raises(ValueError, match="v must be floating, got int"):
             rbms.free_energy(params, rbm, np.ones(4, np.int8))
     params, rbm = machines.machine("spin", "spin")
@@ -173,3 +175,19 @@ def test_what_is_no_state_of_its_units_is_not_valued():
     assert not rbms.are_states(rbm, jnp.array([0.3, -1.1]), or_means=True)
     with pytest.raises(ValueError, match="chunk_size must be >= 1, got 0"):
         rbms.log_partition(params, rbm, chunk_size=0)
+    for v in (jnp.ones((0, 4)), jnp.ones(4)):
+        with pytest.raises(ValueError, match=r"v must have shape \[M, 4\] with M >= 1, got \("):
+            rbms.log_likelihood(params, rbm, v)
+
+
+@pytest.mark.parametrize("bias", [0.0, 100.0])
+def test_thousands_of_chunks_lose_nothing_in_float32(bias):
+    """Without weights log Z is the sum over units of log 2 cosh(bias)."""
+    rbm = rbms.RBM(20, 20)
+    params = rbms.init(jax.random.key(0), rbm, scale=0.0)
+    params = jax.tree.map(lambda x: x.astype(jnp.float32), params)
+    params["visible_bias"] += jnp.float32(bias)
+    found = jax.jit(lambda p: rbms.log_partition(p, rbm, chunk_size=128))(params)
+    assert found.dtype == jnp.float32
+    exact = 20 * np.logaddexp(bias, -bias) + 20 * np.log(2)
+    np.testing.assert_allclose(found, exact, atol=1e-3)

@@ -116,9 +116,12 @@ def command(arguments):
     return command_line.outcome(aan.train, aan.Config(), arguments, aan.MODES)
 
 
-def test_sampling_takes_the_runs_own_config_and_no_data(tmp_path, data_dir, capsys):
-    run = tmp_path / "run"
-    aan.train(dataclasses.replace(TINY, data_dir=data_dir, memory="uniform", num_steps=0), run)
+@pytest.mark.parametrize("memory", ["rbm", "uniform"])
+def test_sampling_takes_the_runs_own_config_and_no_data(tmp_path, data_dir, capsys, memory):
+    run, data = tmp_path / "run", tmp_path / "data"
+    shutil.copytree(data_dir, data)
+    aan.train(dataclasses.replace(TINY, data_dir=str(data), memory=memory, num_steps=0), run)
+    shutil.rmtree(data)
     assert command([f"--workdir={run}", "--mode=sample", "--num_samples=5"]) == 0
     with np.load(run / "drawn.npz", allow_pickle=False) as archive:
         assert archive["samples"].shape == (5, 28, 28, 1)

@@ -53,6 +53,7 @@ def inputs_of(config, state, images, key):
         v = jnp.where(uniform < v, 1.0, -1.0)
     chains = state.chains if config.persistent else v
     options = dict(chains=gibbs.State(chains), num_steps=config.num_gibbs_steps)
+    options["means"] = config.visible == "mean"
     found = cd.gradient(memory_key, state.memory, config.rbm, v, **options)
     seen = found.visible_mean if config.visible == "mean" else found.chains.v
     gradient = found.gradient
