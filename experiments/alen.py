@@ -74,7 +74,8 @@ class Config(loop.LoopConfig):
     value_hidden: int = 150
     num_interactions: int = 16
     # Images: channels of both networks, whether their deconvolutions see the earlier layers, and
-    # what the value is: the mean of "scores", or the "overlap" with a mask that they make.
+    # what the value is: the mean of "scores", the "overlap" with a mask that they make, or one of
+    # each of the "pixels", by that mask.
     channels: tuple[int, ...] = (64, 128, 128)
     value_channels: tuple[int, ...] = (64, 128, 128)
     skips: bool = True

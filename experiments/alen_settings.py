@@ -45,10 +45,10 @@ _SHARED: dict[str, dict[str, Any]] = {
     "labels": dict(hidden=400, value_hidden=400, dropout_rate=0.5),
     "horses": dict(
         batch_size=16,
-        channels=(32, 64, 64),
+        channels=(24, 48, 48),
         value_channels=(24, 48, 48),
-        energy="overlap",
-        num_steps=4000,
+        energy="pixels",
+        num_steps=4500,
         average_decay=0.998,
         dropout_rate=0.3,
         network_rate=2e-3,
@@ -57,7 +57,6 @@ _SHARED: dict[str, dict[str, Any]] = {
         value_decay=0.1,
         mirrored=True,
         shift=3,
-        network_threshold=0.55,
     ),
     "lfw_parts": dict(batch_size=16, channels=(24, 48, 48), value_channels=(24, 48, 48)),
 }
@@ -98,13 +97,13 @@ _OWN: dict[tuple[str, str], dict[str, Any]] = {
     ("labels", "alen_no_task"): _ALEN
     | dict(initial_logit=-4.0, network_rate=1e-3, num_refinements=20, threshold=0.45),
     ("labels", "alen"): _ALEN,
-    ("horses", "feed_forward"): dict(threshold=0.55),
+    ("horses", "feed_forward"): dict(channels=(32, 64, 64), num_steps=4000, threshold=0.55),
     ("horses", "dvn"): dict(
         true_share=0.0625, adversarial_share=0.4375, num_ascent_steps=4, num_refinements=8,
         step_size=5.0, value_dropout_rate=0.2, threshold=0.6,
     ),
     ("horses", "alen"): dict(
         num_ascent_steps=2, num_refinements=8, step_size=6.0, value_dropout_rate=0.3,
-        refined_weight=3.0, threshold=0.6,
+        refined_weight=3.0,
     ),
 }  # fmt: skip

@@ -1,5 +1,6 @@
 """The methods of the ALEN paper's tables behind one interface, and the networks they share."""
 
+import dataclasses
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -69,6 +70,14 @@ def _value(config):
     )
 
 
+def _outputs(config):
+    """The kind of y, and what it is valued by: pixel by pixel where the value network does so."""
+    data = structured_outputs.DATASETS[config.dataset]
+    if data.are_images and config.energy == "pixels":
+        return dataclasses.replace(data.outputs, oracle="variable_f1")
+    return data.outputs
+
+
 def _ascent(config, **changes):
     options = dict(
         num_steps=config.num_ascent_steps,
@@ -84,11 +93,10 @@ def _feed_forward(hidden=None):
     """A network that learns by cross-entropy alone."""
 
     def make(config):
-        data = structured_outputs.DATASETS[config.dataset]
         return _inference_network(
             inference_network.InferenceNetworkConfig(
                 network=_network(config, hidden),
-                outputs=data.outputs,
+                outputs=_outputs(config),
                 network_rate=config.network_rate,
                 network_decay=config.network_decay,
             )
@@ -107,12 +115,11 @@ def _inference_network(system):
 
 
 def _adversarial_network(config):
-    data = structured_outputs.DATASETS[config.dataset]
     return _inference_network(
         inference_network.InferenceNetworkConfig(
             network=_network(config),
             value=_value(config),
-            outputs=data.outputs,
+            outputs=_outputs(config),
             cost_weight=config.cost_weight,
             adversarial_weight=config.adversarial_weight,
             num_joint_steps=round(config.joint_share * config.num_steps),
@@ -129,7 +136,7 @@ def _spen(loss):
         data = structured_outputs.DATASETS[config.dataset]
         system = spen.SPENConfig(
             value=_value(config),
-            outputs=data.outputs,
+            outputs=_outputs(config),
             loss=loss,
             ascent=_ascent(config),
             cost_weight=config.cost_weight,
@@ -152,7 +159,7 @@ def _dvn(config):
     data = structured_outputs.DATASETS[config.dataset]
     system = dvn.DVNConfig(
         value=_value(config),
-        outputs=data.outputs,
+        outputs=_outputs(config),
         ascent=_ascent(config),
         true_share=config.true_share,
         adversarial_share=config.adversarial_share,
@@ -175,7 +182,7 @@ def _alen(**changes):
         options: dict[str, Any] = dict(
             network=_network(config),
             value=_value(config),
-            outputs=structured_outputs.DATASETS[config.dataset].outputs,
+            outputs=_outputs(config),
             ascent=_ascent(config),
             network_weight=config.network_weight,
             refined_weight=config.refined_weight,

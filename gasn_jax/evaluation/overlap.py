@@ -31,6 +31,17 @@ def iou(y: Output, true: Output) -> Float[Array, ""]:
     return _ratio(*_intersection_and_union(y, true))
 
 
+def variable_f1(y: Output, true: Output, *, classes: bool = False) -> Output:
+    """The relaxed F1 of every variable's classes: how much of it is right.
+
+    ``1 - |y - y*|`` of binary variables, whose two classes have y and 1 - y; or, with ``classes``
+    along the last axis, ``sum_l min(y_l, y*_l)``.
+    """
+    if classes:
+        return jnp.sum(jnp.minimum(y, true), axis=-1)
+    return 1 - jnp.abs(y - true)
+
+
 def example_f1(predicted: Bool[np.ndarray, "M L"], true: Bool[np.ndarray, "M L"]) -> float:
     """The mean over examples of each one's F1 over its labels."""
     predicted, true = _pair(predicted, true)

@@ -18,6 +18,7 @@ Output = Float[Array, "..."]
 
 _KINDS = ("binary", "classes")
 _ORACLES = {"f1": overlap.f1, "iou": overlap.iou}
+_OF_VARIABLES = "variable_f1"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -26,7 +27,8 @@ class RelaxedOutputs:
 
     Attributes:
       kind: ``"binary"`` or ``"classes"``.
-      oracle: ``"f1"`` or ``"iou"``, by which outputs are valued beside the true one.
+      oracle: by which outputs are valued beside the true one: ``"f1"`` or ``"iou"`` of the whole,
+        or ``"variable_f1"``, of each variable.
     """
 
     kind: str = "binary"
@@ -34,7 +36,7 @@ class RelaxedOutputs:
 
     def __post_init__(self):
         """Raises ValueError naming the field that is out of its range."""
-        for name, allowed in (("kind", _KINDS), ("oracle", tuple(_ORACLES))):
+        for name, allowed in (("kind", _KINDS), ("oracle", (*_ORACLES, _OF_VARIABLES))):
             if getattr(self, name) not in allowed:
                 wanted = ", ".join(allowed)
                 raise ValueError(f"{name} must be one of {wanted}, got {getattr(self, name)!r}")
@@ -54,8 +56,10 @@ class RelaxedOutputs:
             return energy_losses.binary_cross_entropy(logits, true)
         return energy_losses.categorical_cross_entropy(logits, true)
 
-    def oracle_value(self, y: Output, true: Output) -> Float[Array, ""]:
-        """How good y is, in [0, 1]; 1 for the true output."""
+    def oracle_value(self, y: Output, true: Output) -> Float[Array, "..."]:
+        """How good y is, in [0, 1]; 1 for the true output. Of the whole or of each variable."""
+        if self.oracle == _OF_VARIABLES:
+            return overlap.variable_f1(y, true, classes=self.kind == "classes")
         return _ORACLES[self.oracle](y, true)
 
     def initial(self, like: Output) -> Output:

@@ -14,6 +14,7 @@ Refine Structured Outputs" (2017), §3.
 from collections.abc import Callable
 
 import jax
+import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from gasn_jax.learning import energy_losses
@@ -27,13 +28,13 @@ Ascent = Callable[[Callable[[Output], Scalar], Output], Output]
 def loss(
     logit_fn: Callable[[Output], Scalar], oracle_fn: Callable[[Output], Scalar], y: Output
 ) -> Scalar:
-    """The cross-entropy of ``sigmoid(logit_fn(y))`` to ``oracle_fn(y)``."""
-    return energy_losses.oracle_regression(logit_fn(y), oracle_fn(y))
+    """The (mean) cross-entropy of ``sigmoid(logit_fn(y))`` to ``oracle_fn(y)``."""
+    return jnp.mean(energy_losses.oracle_regression(logit_fn(y), oracle_fn(y)))
 
 
 def inferred(logit_fn: Callable[[Output], Scalar], start: Output, *, ascend: Ascent) -> Output:
     """Where an ascent on the value ends, a constant."""
-    return jax.lax.stop_gradient(ascend(lambda y: jax.nn.sigmoid(logit_fn(y)), start))
+    return jax.lax.stop_gradient(ascend(lambda y: jnp.mean(jax.nn.sigmoid(logit_fn(y))), start))
 
 
 def adversarial(

@@ -20,7 +20,7 @@ def in_training(module: nn.Module, variables: PyTree, key: Key[Array, ""], *inpu
 
 def of_output(
     module: nn.Module, variables: PyTree, x: Array, *, key: Key[Array, ""] | None = None
-) -> Callable[[Float[Array, "..."]], Float[Array, ""]]:
+) -> Callable[[Float[Array, "..."]], Float[Array, "..."]]:
     """A value network v(x, y) as a function of y.
 
     What depends on x alone is computed once, here, if the module has the methods ``condition``, of

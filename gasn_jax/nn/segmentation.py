@@ -8,9 +8,9 @@ from jaxtyping import Array, Float
 
 from gasn_jax.nn.convolution import Deconvolution, halved
 
-ENERGIES = ("scores", "overlap")
-# Pixels: what an empty set counts as, so that its logarithm is finite.
-_SMALLEST = 1e-2
+ENERGIES = ("scores", "overlap", "pixels")
+# What an empty set counts as, so that its logarithm is finite: pixels, and a share of one.
+_SMALLEST, _LEAST = 1e-2, 1e-6
 
 
 class FullyConvolutional(nn.Module):
@@ -84,9 +84,15 @@ class SegmentationValue(nn.Module):
 
     .. math:: v = \log \sum_i y_i r_i - \log \sum_i (y_i + r_i - 2 y_i r_i)
 
+    Or there is a value for every pixel, the log-odds of how likely its label is right by r,
+
+    .. math:: v_i = \log \sum_l y_{il} r_{il} - \log \Big(1 - \sum_l y_{il} r_{il}\Big)
+
+    over its L classes (of a mask, two), so that a value network learns where an output errs.
+
     Attributes:
       channels, skips, dropout_rate: see :class:`FullyConvolutional`.
-      energy: ``"scores"`` or ``"overlap"``.
+      energy: ``"scores"``, ``"overlap"`` or ``"pixels"``.
     """
 
     channels: Sequence[int] = (64, 128, 128)
@@ -97,8 +103,8 @@ class SegmentationValue(nn.Module):
     @nn.compact
     def __call__(
         self, x: Float[Array, "H W K"], y: Float[Array, "..."], *, deterministic: bool = True
-    ) -> Float[Array, ""]:
-        """The value, a scalar, of y [H, W] or [H, W, L].
+    ) -> Float[Array, "..."]:
+        """The value of y [H, W] or [H, W, L]: a scalar, or by pixels [H, W].
 
         Raises:
           ValueError: at trace time, for an unknown energy.
@@ -112,5 +118,10 @@ class SegmentationValue(nn.Module):
         if self.energy == "scores":
             return jnp.mean(scores)
         mask = nn.sigmoid(scores) if num_scores == 1 else nn.softmax(scores)
+        if self.energy == "pixels":
+            right = jnp.sum(y * mask, axis=-1)
+            if num_scores == 1:
+                right += jnp.sum((1 - y) * (1 - mask), axis=-1)
+            return jnp.log(right + _LEAST) - jnp.log(1 - right + _LEAST)
         both, one = jnp.sum(y * mask), jnp.sum(y + mask - 2 * y * mask)
         return jnp.log(both + _SMALLEST) - jnp.log(one + _SMALLEST)

@@ -16,6 +16,9 @@ A step trains both once on a minibatch (Algorithm 1). The ablations are fields: 
 0 is the paper's AEN, ``surrogate_weight`` 0 its "no L_task", and ``network_weight``,
 ``refined_weight`` and ``adversarial_weight`` 0 leave its "InfNet baseline".
 
+The value and the oracle may be those of each variable, which is how the paper's matrices of scores
+are read here: the losses are then means over the variables, and the ascent is one on the mean.
+
 Reference: Pan, Liu, Yan, Yang and Yang, "Adversarial Localized Energy Network for Structured
 Prediction", Equations 4 to 12 and Algorithm 1.
 """
@@ -45,8 +48,9 @@ Output = Float[Array, "..."]
 class ALENConfig:
     """What an ALEN is made of."""
 
-    # The inference network: x -> logits of y; and the value network: (x, y) -> a scalar. Both are
-    # called with `deterministic=False` and the rng "dropout" in training.
+    # The inference network: x -> logits of y; and the value network: (x, y) -> a scalar, or one of
+    # each variable where the oracle is of each. Both are called with `deterministic=False` and the
+    # rng "dropout" in training.
     network: nn.Module
     value: nn.Module
     # The kind of y, and the oracle.
@@ -203,7 +207,11 @@ def _value_fn(config, params, x, key=None):
 
 def _ascend(config, params, x, start, num_steps=None):
     value_fn, projection = _value_fn(config, params, x), config.outputs.project
-    return config.ascent(value_fn, start, projection=projection, num_steps=num_steps)
+
+    def mean_value_fn(y):
+        return jnp.mean(value_fn(y))
+
+    return config.ascent(mean_value_fn, start, projection=projection, num_steps=num_steps)
 
 
 def _optimizers(config):

@@ -4,7 +4,8 @@ r"""Deep value networks: a network that tells how good an output is, and an asce
 
 with h an oracle (how well y overlaps the true y*) and v a sigmoid. The outputs y of a step are true
 ones, ends of an ascent on v from an output that knows nothing, and adversarial ones, the ends of an
-ascent on L from the true output. A prediction is the end of the ascent on v.
+ascent on L from the true output. A prediction is the end of the ascent on v. Where v and h are of
+each variable, the loss and what is ascended are means over these.
 
 Reference: Gygli, Norouzi and Angelova, "Deep Value Networks Learn to Evaluate and Iteratively
 Refine Structured Outputs" (2017), §3; a baseline of Pan et al., "Adversarial Localized Energy
@@ -36,7 +37,8 @@ Output = Float[Array, "..."]
 class DVNConfig:
     """What a DVN is made of."""
 
-    # The value network: (x, y) -> the logit of v(x, y).
+    # The value network: (x, y) -> the logit of v(x, y), or one of each variable where the oracle is
+    # of each.
     value: nn.Module
     # The kind of y, and the oracle.
     outputs: RelaxedOutputs = RelaxedOutputs()
@@ -120,7 +122,7 @@ def predict(
     logit_fn = calls.of_output(config.value, state.value, x)
 
     def value_fn(y):
-        return jax.nn.sigmoid(logit_fn(y))
+        return jnp.mean(jax.nn.sigmoid(logit_fn(y)))
 
     return config.ascent(value_fn, start, projection=config.outputs.project, num_steps=num_steps)
 

@@ -51,6 +51,14 @@ def test_relaxed_values_of_sets_are_the_sets_own(x64, relaxed, whole):
     assert np.all(np.isfinite(jax.grad(relaxed)(empty, true)))
 
 
+def test_the_f1_of_a_variable_is_that_of_its_classes(x64):
+    y, true = RNG.random(8), np.eye(2)[RNG.integers(0, 2, 8)]
+    both = jnp.stack([1 - y, y], axis=-1)
+    wanted = jax.vmap(overlap.f1)(both, jnp.asarray(true))
+    np.testing.assert_allclose(overlap.variable_f1(both, true, classes=True), wanted, rtol=1e-12)
+    np.testing.assert_allclose(overlap.variable_f1(y, true[:, 1]), wanted, rtol=1e-12)
+
+
 def test_the_best_threshold_is_the_best_of_the_candidates():
     scores = np.where(TRUE, 0.3, 0.1)
     assert overlap.best_threshold(scores, TRUE, np.array([0.05, 0.2, 0.25, 0.5])) == 0.2

@@ -52,11 +52,34 @@ def test_a_value_is_how_well_an_output_overlaps_the_mask_of_its_scores(shape):
     np.testing.assert_allclose(found, wanted, rtol=1e-3)
 
 
+@pytest.mark.parametrize("shape", [(16, 12), (16, 12, 3)])
+def test_a_value_of_every_pixel_is_how_likely_its_label_is_by_the_scores(shape):
+    value = segmentation.SegmentationValue((4, 5, 6), energy="pixels")
+    y = jax.nn.softmax(jax.random.normal(KEY, (16, 12, 3)))
+    y = y if len(shape) == 3 else y[..., 0]
+    params = value.init(KEY, IMAGE, y)
+    trunk = segmentation.FullyConvolutional(1 if len(shape) == 2 else 3, (4, 5, 6))
+    inner = {"params": params["params"]["FullyConvolutional_0"]}
+    scores = trunk.apply(inner, jnp.concatenate([IMAGE, (2 * y - 1).reshape(16, 12, -1)], axis=-1))
+    if len(shape) == 2:
+        mask = jax.nn.sigmoid(scores[..., 0])
+        wanted = y * mask + (1 - y) * (1 - mask)
+    else:
+        wanted = np.sum(y * jax.nn.softmax(scores), axis=-1)
+    found = jax.nn.sigmoid(value.apply(params, IMAGE, y))
+    np.testing.assert_allclose(found, wanted, rtol=1e-4)
+    for certain in (jnp.zeros(shape), jnp.ones(shape)):
+        gradient = jax.grad(lambda y: jnp.mean(value.apply(params, IMAGE, y)))(certain)
+        assert np.all(np.isfinite(gradient)) and np.any(gradient != 0)
+
+
 def test_empty_masks_have_a_value_and_other_energies_an_error():
     value = segmentation.SegmentationValue((4, 5, 6), energy="overlap")
     empty = jnp.zeros((16, 12))
     params = value.init(KEY, IMAGE, empty)
     found, gradient = jax.value_and_grad(lambda y: value.apply(params, IMAGE, y))(empty)
     assert np.isfinite(found) and np.all(np.isfinite(gradient)) and np.any(gradient != 0)
-    with pytest.raises(ValueError, match="energy must be one of scores, overlap, got 'mean'"):
+    with pytest.raises(
+        ValueError, match="energy must be one of scores, overlap, pixels, got 'mean'"
+    ):
         segmentation.SegmentationValue((4, 5, 6), energy="mean").init(KEY, IMAGE, empty)

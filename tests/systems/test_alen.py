@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -96,6 +97,36 @@ def test_a_step_is_that_of_the_formulas(config):
             optimizer[0].mu,
             jax.grad(loss)(params),
         )
+
+
+class _ValueOfEach(nn.Module):
+    """A logit for every variable."""
+
+    @nn.compact
+    def __call__(self, x, y, *, deterministic=True):
+        return nn.Dense(L)(nn.tanh(nn.Dense(6)(jnp.concatenate([x, y]))))
+
+
+def test_a_value_of_every_variable_is_averaged():
+    """Equation 6 of each variable, with its own oracle, and the ascent on their mean."""
+    outputs = RelaxedOutputs("binary", "variable_f1")
+    config = change(value=_ValueOfEach(), outputs=outputs, ascent=Ascent(3, 0.5))
+    state = alen.init(config, KEY, X[0], Y[0])
+    _, metrics = step(config, state, X, Y, KEY)
+    values = jax.nn.sigmoid(jax.vmap(lambda x, y: config.value.apply(state.value, x, y))(X, Y))
+    proposed = jax.nn.sigmoid(jax.vmap(lambda x: config.network.apply(state.network, x))(X))
+    assert float(metrics["true_value"]) == pytest.approx(float(values.mean()), rel=1e-5)
+    oracle = 1 - np.abs(np.asarray(proposed) - np.asarray(Y))
+    assert float(metrics["network_oracle"]) == pytest.approx(oracle.mean(), rel=1e-5)
+    found = alen.predict(config, state, X[0], num_steps=3).refined
+    y = proposed[0]
+    for wanted in found.trajectory[1:]:
+        slope = jax.grad(
+            lambda y: jnp.mean(jax.nn.sigmoid(config.value.apply(state.value, X[0], y)))
+        )(y)
+        y = jnp.clip(y + 0.5 * slope, 0, 1)
+        np.testing.assert_allclose(wanted, y, rtol=1e-4)
+    assert np.all(np.diff(found.values) > 0)
 
 
 def test_a_prediction_is_the_ascent_from_the_proposal():
