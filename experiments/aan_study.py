@@ -271,7 +271,7 @@ def _save_figures(config, directory, real, found):
         os.path.join(directory, "mixing.png"),
         steps,
         {
-            title: {arm: _band([one[name] for one in ones]) for arm, ones in walks.items()}
+            title: {arm: pictures.band([one[name] for one in ones]) for arm, ones in walks.items()}
             for title, name in curves.items()
         },
         xlabel="Gibbs step",
@@ -285,15 +285,9 @@ def _save_figure2(directory, ratios):
     for arm, ones in ratios.items():
         name, size = arm.split(", ")
         title = f"E[log D(x)] / E[log D(G)], {size} dimensions"
-        panels.setdefault(title, {})[name] = _band([values for _, values in ones])
+        panels.setdefault(title, {})[name] = pictures.band([values for _, values in ones])
     steps = next(iter(ratios.values()))[0][0]
     pictures.save_panels(os.path.join(directory, "figure2.png"), steps, panels, xlabel="step")
-
-
-def _band(curves):
-    """Mean, least and largest of the seeds' curves."""
-    stacked = np.stack(curves)
-    return stacked.mean(axis=0), stacked.min(axis=0), stacked.max(axis=0)
 
 
 if __name__ == "__main__":

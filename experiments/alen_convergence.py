@@ -131,7 +131,7 @@ def _save(config, directory, curves):
     with open(os.path.join(directory, "steps.json"), "w", encoding="utf-8") as file:
         json.dump(first, file, indent=1)
     for figure, which, xlabel in ((3, 0, "step of the ascent"), (4, 1, "epoch")):
-        bands = {name: _band([one[which] for one in ones]) for name, ones in curves.items()}
+        bands = {name: pictures.band([one[which] for one in ones]) for name, ones in curves.items()}
         length = max(len(band[0]) for band in bands.values())
         first_x, unit = (0, 1) if figure == 3 else (1, config.num_epochs)
         if length:
@@ -148,12 +148,6 @@ def _padded(band, length):
     """Methods train for numbers of steps of their own: NaN after the last."""
     mean, low, high = (np.append(part, np.full(length - len(part), np.nan)) for part in band)
     return mean, low, high
-
-
-def _band(curves):
-    """Mean, least and largest of the seeds' curves."""
-    stacked = np.stack(curves)
-    return stacked.mean(axis=0), stacked.min(axis=0), stacked.max(axis=0)
 
 
 if __name__ == "__main__":

@@ -177,7 +177,7 @@ def evaluate(
     The intervals are 95 % of the two estimates; the mean over the digits is exact.
     """
     rbm, key = config.machine(), jax.random.key(config.seed)
-    options = dict(num_chains=config.num_ais_chains, num_steps=config.num_ais_steps)
+    options: dict[str, Any] = dict(num_chains=config.num_ais_chains, num_steps=config.num_ais_steps)
 
     @jax.jit
     def likelihood(params, v):

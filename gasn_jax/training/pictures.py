@@ -31,8 +31,9 @@ _DPI = 120
 # Up to so many points, each gets a mark.
 _FEW = 12
 _Path = str | os.PathLike[str]
-# A curve, or its mean with the lower and upper edge of a band around it.
-Curve = np.ndarray | tuple[np.ndarray, np.ndarray, np.ndarray]
+# The mean of curves with the lower and upper edge of a band around it.
+Band = tuple[np.ndarray, np.ndarray, np.ndarray]
+Curve = np.ndarray | Band
 
 
 def save_image_grid(
@@ -102,6 +103,12 @@ def save_side_by_side(
             axis.set_anchor("N")
             axis.set_axis_off()
         figure.suptitle(title)
+
+
+def band(curves: Sequence[np.ndarray]) -> Band:
+    """The mean of several curves [n], and between their least and their largest."""
+    stacked = np.stack(curves)
+    return stacked.mean(axis=0), stacked.min(axis=0), stacked.max(axis=0)
 
 
 def save_curves(

@@ -85,6 +85,11 @@ def test_boxplot_writes_its_numbers_beside_it(tmp_path):
     np.testing.assert_array_equal(rows, values)
 
 
+def test_a_band_is_the_mean_between_the_extremes():
+    mean, low, high = pictures.band([np.array([1.0, 5.0]), np.array([3.0, 1.0])])
+    assert mean.tolist() == [2, 3] and low.tolist() == [1, 1] and high.tolist() == [3, 5]
+
+
 def test_same_numbers_same_file(tmp_path):
     for name in ("a.png", "b.png"):
         pictures.save_curves(tmp_path / name, [0, 1], {"y": np.ones(2)}, xlabel="x", ylabel="y")
