@@ -65,3 +65,12 @@ def find(relative: str, data_dir: str | os.PathLike | None = None, *, source: st
         f"data file {relative} not found in {searched} "
         f"(choose a folder with data_dir or {ENVIRONMENT_VARIABLE}); get it from {source}"
     )
+
+
+def find_packed(relative: str, data_dir: str | os.PathLike | None = None, *, source: str) -> Path:
+    """Path of a file that is published gzipped: of it, ``relative.gz``, or unpacked.
+
+    Arguments and errors as of :func:`find`.
+    """
+    unpacked = any((folder / relative).is_file() for folder in data_dirs(data_dir))
+    return find(relative if unpacked else f"{relative}.gz", data_dir, source=source)

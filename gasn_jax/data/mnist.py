@@ -104,15 +104,9 @@ def _parse(path, stream):
     return array.astype(dtype.newbyteorder("="))
 
 
-def _find(name, data_dir):
-    """The file unpacked, or gzipped as it is published."""
-    unpacked = any((folder / name).is_file() for folder in locate.data_dirs(data_dir))
-    return locate.find(name if unpacked else f"{name}.gz", data_dir, source=SOURCE)
-
-
 def _load_part(name, data_dir):
     def read(kind, shape):
-        path = _find(f"mnist/{name}-{kind}-ubyte", data_dir)
+        path = locate.find_packed(f"mnist/{name}-{kind}-ubyte", data_dir, source=SOURCE)
         array = read_idx(path)
         if array.dtype != np.uint8 or array.shape[1:] != shape or not len(array):
             wanted = f"uint8 {['M', *shape]} with M > 0".replace("'", "")

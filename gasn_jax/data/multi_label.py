@@ -1,12 +1,12 @@
 """Multi-label data: features of examples, and which of many labels each has.
 
 Three published forms are read, plain or gzipped: ARFF as Mulan has it, dense and sparse, its labels
-the attributes that an XML file beside it names, or the last ones; and LIBSVM's lines of
+the attributes that an XML file names, or the last ones; and LIBSVM's lines of
 ``label,label index:value index:value``.
 
-Where to get them: Bibtex and Bookmarks, with their splits, are kept at
-https://mulan.sourceforge.net/datasets-mlc.html; they go to ``bibtex/bibtex-train.arff.gz`` and so
-on in a folder of data (:func:`load`).
+Where to get them: Bibtex and Bookmarks are kept at https://mulan.sourceforge.net/datasets-mlc.html,
+as ``bibtex-train.arff``, ``bibtex-test.arff`` and ``bibtex.xml``, and as ``bookmarks.arff`` and
+``bookmarks.xml``; they go to ``bibtex/`` and ``bookmarks/`` in a folder of data (:func:`load`).
 
 Reference: I. Katakis, G. Tsoumakas and I. Vlahavas, "Multilabel Text Classification for Automated
 Tag Suggestion", ECML PKDD Discovery Challenge, 2008.
@@ -17,16 +17,19 @@ import gzip
 import os
 import re
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
+from xml.etree import ElementTree
 
 import numpy as np
 from jaxtyping import Float, UInt8
 
 from gasn_jax.data import locate
 
-# Number of labels: the last attributes.
 NUM_LABELS = {"bibtex": 159, "bookmarks": 208}
+# Where one file holds both parts, its first so many examples are for training, as the literature
+# has it (of Bookmarks' 87856).
+_NUM_TRAIN = {"bookmarks": 60_000}
 SOURCE = "https://mulan.sourceforge.net/datasets-mlc.html"
 _ATTRIBUTE = re.compile(
     r"@attribute\s+('(?:[^'\\]|\\.)*'|\"(?:[^\"\\]|\\.)*\"|[^\s{]+)\s*(\{[^}]*\}|\w+)\s*",
@@ -59,10 +62,11 @@ class Split(NamedTuple):
 
 
 def load(name: str, data_dir: str | os.PathLike | None = None) -> Split:
-    """A published set in its published split.
+    """A published set in its split; an XML file beside it names the labels, else they are the last.
 
     Args:
-      name: ``"bibtex"`` (4880 and 2515 examples, 1836 features, 159 labels) or ``"bookmarks"``.
+      name: ``"bibtex"`` (4880 and 2515 examples, 1836 features, 159 labels) or ``"bookmarks"``
+        (60000 and 27856 examples, 2150 features, 208 labels).
       data_dir: folder that holds it; None for ``GASN_DATA``, then the default places (see
         ``locate``).
 
@@ -73,37 +77,77 @@ def load(name: str, data_dir: str | os.PathLike | None = None) -> Split:
     """
     if name not in NUM_LABELS:
         raise ValueError(f"name must be one of {', '.join(NUM_LABELS)}, got {name!r}")
-    parts = []
-    for part in Split._fields:
-        path = locate.find(f"{name}/{name}-{part}.arff.gz", data_dir, source=SOURCE)
-        parts.append(read_arff(path, NUM_LABELS[name]))
-    if parts[0].features.shape[1] != parts[1].features.shape[1]:
+    labels: int | tuple[str, ...] = NUM_LABELS[name]
+    for folder in locate.data_dirs(data_dir):
+        if (named := folder / name / f"{name}.xml").is_file():
+            labels = read_label_names(named)
+            if len(labels) != NUM_LABELS[name]:
+                wanted = f"wanted {NUM_LABELS[name]} labels, got {len(labels)}"
+                raise locate.DataError(f"{named}: {wanted}")
+            break
+
+    def read(stem):
+        path = locate.find_packed(f"{name}/{stem}.arff", data_dir, source=SOURCE)
+        return path, read_arff(path, labels)
+
+    if name in _NUM_TRAIN:
+        path, whole = read(name)
+        count = _NUM_TRAIN[name]
+        if len(whole.features) <= count:
+            wanted = f"wanted more than {count} examples, got {len(whole.features)}"
+            raise locate.DataError(f"{path}: {wanted}")
+        halves = slice(None, count), slice(count, None)
+        return Split(
+            *(whole._replace(features=whole.features[h], labels=whole.labels[h]) for h in halves)
+        )
+    (_, train), (path, test) = (read(f"{name}-{part}") for part in Split._fields)
+    if train.features.shape[1] != test.features.shape[1]:
         raise locate.DataError(f"{path}: has other attributes than the training part")
-    return Split(*parts)
+    return Split(train, test)
 
 
-def read_arff(path: str | os.PathLike, num_labels: int) -> MultiLabel:
+def read_arff(path: str | os.PathLike, labels: int | Sequence[str]) -> MultiLabel:
     """The examples of an ARFF file, dense or sparse, gzipped or not.
 
-    Features are numeric, or nominal and numbers (``{0,1}``); labels are nominal ``{0,1}``.
+    Features are numeric, or nominal and numbers, 0 the first; labels are nominal ``{0,1}``.
 
     Args:
       path: the file.
-      num_labels: L; the last L attributes are labels.
+      labels: L, if the last L attributes are the labels; or the labels' names.
 
     Raises:
       FileNotFoundError: there is no such file.
       DataError: a line is malformed; names the file and the line.
     """
-    if num_labels < 1:
-        raise ValueError(f"num_labels must be >= 1, got {num_labels}")
+    count = labels if isinstance(labels, int) else len(labels)
+    if count < 1:
+        raise ValueError(f"labels must be >= 1, got {labels}")
     lines = _lines(path)
-    names = _read_header(path, lines, num_labels)
+    names, is_label = _read_header(path, lines, labels)
 
     def parse(line):
         return (_sparse if line.startswith("{") else _dense)(line, len(names))
 
-    return _split(path, _table(path, lines, parse, len(names)), names, num_labels)
+    return _split(_table(path, lines, parse, names, is_label), names, is_label)
+
+
+def read_label_names(path: str | os.PathLike) -> tuple[str, ...]:
+    """The labels that an XML file of Mulan's names: ``<labels><label name="..."/>...</labels>``.
+
+    Raises:
+      FileNotFoundError: there is no such file.
+      DataError: it is malformed, or names none or one twice; names the file.
+    """
+    try:
+        # The tags stand in a namespace, "{http://...}label".
+        tags = ElementTree.parse(path).iter()
+        names = [tag.get("name", "") for tag in tags if tag.tag.rpartition("}")[2] == "label"]
+    except (ElementTree.ParseError, ValueError, LookupError) as error:
+        reason = " ".join(str(error).split())
+        raise locate.DataError(f"{path}: is no XML: {reason}") from error
+    if not names or len(set(names)) < len(names) or "" in names:
+        raise locate.DataError(f"{path}: wanted labels with a name each, all of them different")
+    return tuple(names)
 
 
 def read_libsvm(path: str | os.PathLike, num_features: int, num_labels: int) -> MultiLabel:
@@ -125,11 +169,12 @@ def read_libsvm(path: str | os.PathLike, num_features: int, num_labels: int) -> 
         if least < 1:
             raise ValueError(f"{name} must be >= 1, got {least}")
     names = [str(i) for i in range(num_features + num_labels)]
+    is_label = np.arange(len(names)) >= num_features
 
     def parse(line):
         return _libsvm(line, num_features, num_labels)
 
-    return _split(path, _table(path, _lines(path), parse, len(names)), names, num_labels)
+    return _split(_table(path, _lines(path), parse, names, is_label), names, is_label)
 
 
 def _lines(path) -> Iterator[tuple[int, str]]:
@@ -149,16 +194,14 @@ def _lines(path) -> Iterator[tuple[int, str]]:
                 raise locate.DataError(message) from error
 
 
-def _read_header(path, lines, num_labels):
-    """The attributes' names; leaves the lines at the first example."""
+def _read_header(path, lines, labels):
+    """The attributes' names, and which are labels; leaves the lines at the first example."""
     names: list[str] = []
+    kinds: list[str] = []
     number = 0
     for number, line in lines:
         if line.lower().startswith("@data"):
-            if len(names) <= num_labels:
-                wanted = f"more than {num_labels} attributes, the labels the last of them"
-                raise locate.DataError(f"{path}, line {number}: wanted {wanted}, got {len(names)}")
-            return names
+            return names, _find_labels(f"{path}, line {number}", names, kinds, labels)
         if line.lower().startswith("@relation"):
             continue
         found = _ATTRIBUTE.fullmatch(line)
@@ -167,16 +210,34 @@ def _read_header(path, lines, num_labels):
             wanted = "@attribute NAME numeric or {0,1}"
             raise locate.DataError(f"{path}, line {number}: wanted {wanted}, got {line[:60]!r}")
         names.append(found[1].strip("'\""))
+        kinds.append(kind)
     raise locate.DataError(f"{path}, line {number}: ends without @data")
 
 
 def _is_numbers(kind):
+    """Whether a kind is nominal, of numbers, 0 the first, which sparse lines leave out."""
     if not kind.startswith("{"):
         return False
     try:
-        return [float(item.strip(" '\"")) for item in kind[1:-1].split(",")] != []
+        return [float(item.strip(" '\"")) for item in kind[1:-1].split(",")][0] == 0
     except ValueError:
         return False
+
+
+def _find_labels(where, names, kinds, labels):
+    """Whether each attribute is a label, [D+L]."""
+    if isinstance(labels, int):
+        is_label = np.arange(len(names)) >= len(names) - labels
+    else:
+        is_label = np.isin(names, labels)
+    count = labels if isinstance(labels, int) else len(labels)
+    if is_label.sum() != count or is_label.all():
+        wanted = f"wanted {count} labels among more attributes"
+        raise locate.DataError(f"{where}: {wanted}, got {is_label.sum()} of {len(names)}")
+    for name, kind, label in zip(names, kinds, is_label, strict=True):
+        if label and re.sub(r"[\s'\"]", "", kind) != "{0,1}":
+            raise locate.DataError(f"{where}: label {name} must be {{0,1}}, got {kind[:60]}")
+    return is_label
 
 
 def _sparse(line, width):
@@ -220,19 +281,23 @@ def _libsvm(line, num_features, num_labels):
 
 
 def _number(text):
-    value = float(text.strip("'\""))
+    # float() takes digits that are grouped by underscores.
+    value = float(text.strip("'\"").replace("_", "x"))
     if not abs(value) <= _LARGEST:
         raise ValueError(f"wanted a finite number, got {text[:60]!r}")
     return value
 
 
-def _table(path, lines, parse, width):
-    """The examples [M, width] of lines, each parsed into pairs of a column and a value."""
+def _table(path, lines, parse, names, is_label):
+    """The examples [M, D+L] of lines, each parsed into pairs of a column and a value."""
+    width = len(names)
     rows, columns, values = array.array("q"), array.array("q"), array.array("f")
     count = 0
     for number, line in lines:
         try:
             for column, value in parse(line):
+                if is_label[column] and value not in (0, 1):
+                    raise ValueError(f"label {names[column]} must be 0 or 1, got {value:g}")
                 rows.append(count)
                 columns.append(column)
                 values.append(value)
@@ -250,14 +315,6 @@ def _table(path, lines, parse, width):
     return table
 
 
-def _split(path, table, names, num_labels):
-    labels = table[:, -num_labels:]
-    wrong = np.argwhere((labels != 0) & (labels != 1))
-    if len(wrong):
-        row, column = wrong[0]
-        name = names[len(names) - num_labels + column]
-        raise locate.DataError(
-            f"{path}: example {row + 1}: label {name} must be 0 or 1, got {labels[row, column]:g}"
-        )
-    features = np.ascontiguousarray(table[:, :-num_labels])
-    return MultiLabel(features, labels.astype(np.uint8), tuple(names[-num_labels:]))
+def _split(table, names, is_label):
+    label_names = tuple(name for name, label in zip(names, is_label, strict=True) if label)
+    return MultiLabel(table[:, ~is_label], table[:, is_label].astype(np.uint8), label_names)

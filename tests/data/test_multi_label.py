@@ -38,6 +38,55 @@ def test_dense_and_sparse_arff_say_the_same(tmp_path, body, zipped):
     assert found.features.dtype == np.float32 and found.labels.dtype == np.uint8
 
 
+XML = '<labels xmlns="http://x/labels"><label name="TAG_x"></label><label name="TAG_y"/></labels>'
+
+
+def test_labels_are_those_that_an_xml_file_names(tmp_path):
+    path = tmp_path / "labels.xml"
+    path.write_text(XML)
+    names = multi_label.read_label_names(path)
+    assert names == ("TAG_x", "TAG_y")
+    mixed = "\n".join(HEADER.splitlines()[i] for i in (0, 1, 6, 3, 5, 4, 7)) + "\n"
+    found = multi_label.read_arff(written(tmp_path, mixed + "1,0,0,0.5\n{0 1,1 1}\n"), names)
+    assert found.label_names == ("TAG_y", "TAG_x")
+    np.testing.assert_array_equal(found.labels, [[1, 0], [1, 0]])
+    np.testing.assert_array_equal(found.features, [[0, 0.5], [1, 0]])
+    with pytest.raises(locate.DataError, match="line 7: wanted 1 labels among more .* got 0 of 4"):
+        multi_label.read_arff(written(tmp_path, mixed), ["TAG_z"])
+    for text in ("", "<labels>", "<labels/>", XML.replace("TAG_y", "TAG_x"), "<label/>"):
+        path.write_text(text)
+        with pytest.raises(locate.DataError, match="labels.xml: "):
+            multi_label.read_label_names(path)
+
+
+@damage.counts(10_000)
+def test_damaged_xml_is_read_or_refused(tmp_path, count):
+    good, rng = XML.encode(), np.random.default_rng(0)
+    read, path = multi_label.read_label_names, tmp_path / "labels.xml"
+    assert damage.num_refused(read, path, good, rng, count) > 0.3 * count
+
+
+def test_bookmarks_are_one_file_whose_first_examples_are_for_training(tmp_path, monkeypatch):
+    (tmp_path / "bookmarks").mkdir()
+    labels = [f"@attribute L{i} {{0,1}}" for i in range(208)]
+    header = ["@relation bookmarks", *labels, "@attribute w {0,1}", "@attribute v {0,1}", "@data"]
+    rows = ["{0 1,208 1}", "{207 1}", "{209 1}"]
+    text = "\n".join([*header, *rows]) + "\n"
+    (tmp_path / "bookmarks" / "bookmarks.arff").write_text(text)
+    names = "".join(f'<label name="L{i}"/>' for i in range(208))
+    (tmp_path / "bookmarks" / "bookmarks.xml").write_text(f"<labels>{names}</labels>")
+    with pytest.raises(locate.DataError, match="wanted more than 60000 examples, got 3"):
+        multi_label.load("bookmarks", tmp_path)
+    monkeypatch.setitem(multi_label._NUM_TRAIN, "bookmarks", 2)
+    train, test = multi_label.load("bookmarks", tmp_path)
+    np.testing.assert_array_equal(train.features, [[1, 0], [0, 0]])
+    np.testing.assert_array_equal(test.features, [[0, 1]])
+    assert np.argwhere(train.labels).tolist() == [[0, 0], [1, 207]] and not test.labels.any()
+    (tmp_path / "bookmarks" / "bookmarks.xml").write_text('<labels><label name="L0"/></labels>')
+    with pytest.raises(locate.DataError, match="bookmarks.xml: wanted 208 labels, got 1"):
+        multi_label.load("bookmarks", tmp_path)
+
+
 def test_libsvm_is_what_scikit_learn_writes(tmp_path):
     rng = np.random.default_rng(0)
     features = rng.normal(size=(20, 6)) * (rng.random((20, 6)) < 0.4)
@@ -75,12 +124,16 @@ def test_the_published_set_is_as_described():
         (HEADER + "{1 1,0 1}\n", "line 9: wanted a rising index"),
         (HEADER + "{1 1\n", "line 9: wanted {index value"),
         (HEADER + "{1}\n", "line 9: wanted a rising index"),
-        (HEADER + "1,0.5,2,0\n", "example 1: label TAG_x must be 0 or 1, got 2"),
+        (HEADER + "1,0.5,2,0\n", "line 9: label TAG_x must be 0 or 1, got 2"),
+        (HEADER + "1,1_0,0,0\n", "line 9: could not convert"),
+        (HEADER.replace("{0, 1}", "numeric"), "line 8: label TAG_y must be {0,1}, got numeric"),
+        (HEADER.replace("{0, 1}", "{0,1,2}"), "line 8: label TAG_y must be {0,1}, got {0,1,2}"),
+        (HEADER.replace("{0, 1}", "{1,0}"), "line 7: wanted @attribute"),
         (HEADER, "holds no examples"),
         (HEADER.replace("@data", ""), "ends without @data"),
         (HEADER.replace("numeric", "string"), "line 5: wanted @attribute NAME numeric or {0,1}"),
         (HEADER.replace("{0, 1}", "{a,b}"), "line 7: wanted @attribute"),
-        ("@data\n", "line 1: wanted more than 2 attributes"),
+        ("@data\n", "line 1: wanted 2 labels among more attributes, got 0 of 0"),
         ("", "ends without @data"),
     ],
 )
@@ -111,11 +164,13 @@ def test_malformed_libsvm_lines_are_named(tmp_path, text, message):
 
 
 def test_missing_sets_and_bad_arguments(tmp_path):
-    with pytest.raises(locate.MissingDataError, match="bookmarks-train.arff.gz not found"):
+    with pytest.raises(locate.MissingDataError, match="bookmarks/bookmarks.arff.gz not found"):
         multi_label.load("bookmarks", tmp_path)
+    with pytest.raises(locate.MissingDataError, match="bibtex/bibtex-train.arff.gz not found"):
+        multi_label.load("bibtex", tmp_path)
     with pytest.raises(ValueError, match="name must be one of bibtex, bookmarks, got 'delicious'"):
         multi_label.load("delicious")
-    with pytest.raises(ValueError, match="num_labels must be >= 1"):
+    with pytest.raises(ValueError, match="labels must be >= 1, got 0"):
         multi_label.read_arff(written(tmp_path, HEADER + DENSE), 0)
 
 
