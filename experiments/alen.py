@@ -35,6 +35,7 @@ from absl import logging
 
 from experiments import alen_settings, common, energy_methods, structured_outputs
 from gasn_jax.data import archive, locate
+from gasn_jax.evaluation import overlap
 from gasn_jax.nn import segmentation
 from gasn_jax.training import loop, pictures
 from gasn_jax.training.errors import require
@@ -51,8 +52,8 @@ class Config(loop.LoopConfig):
     checkpoint_every: int = 1000
     # bibtex, bookmarks, horses or lfw_parts.
     dataset: str = "bibtex"
-    # logistic, feed_forward, feed_forward_half, spen, spen_end_to_end, inference_network, dvn,
-    # network_alone, aen, alen_no_task or alen.
+    # feed_forward, dvn, network_alone, aen, alen_no_task or alen; of labels also logistic,
+    # feed_forward_half, spen, spen_end_to_end or inference_network.
     method: str = "alen"
     # Folder that holds the sets; empty for the environment variable GASN_DATA, then ../shared/data.
     data_dir: str = ""
@@ -131,8 +132,12 @@ class Config(loop.LoopConfig):
             require(0 <= getattr(self, name) < 1, name, "in [0, 1)", getattr(self, name))
         for name in ("unary_share", "joint_share"):
             require(0 <= getattr(self, name) <= 1, name, "in [0, 1]", getattr(self, name))
-        require(self.data.are_images or not self.mirrored, "mirrored", "false for labels", True)
-        wanted = ("in [0, 31]", range(32)) if self.data.are_images else ("0 for labels", (0,))
+        images = self.data.are_images
+        for_labels = ("logistic", "spen", "spen_end_to_end", "inference_network")
+        fits = not images or self.method not in for_labels
+        require(fits, "method", "one of masks (see --help), not of labels alone", self.method)
+        require(images or not self.mirrored, "mirrored", "false for labels", True)
+        wanted = ("in [0, 31]", range(32)) if images else ("0 for labels", (0,))
         require(self.shift in wanted[1], "shift", wanted[0], self.shift)
         energy_methods.learner(self)
 
@@ -250,13 +255,14 @@ def evaluate(config: Config, found: Predicted, true: np.ndarray) -> dict[str, An
     }
     if config.held_out == "validation" and not config.data.num_classes:
         for name, y in ends.items():
-            tried = {}
-            for threshold in np.linspace(0.05, 0.95, 19):
-                value = next(iter(scores(y > threshold, truth).values()))
-                tried[round(float(threshold), 2)] = value
-            best = max(tried, key=lambda threshold: tried[threshold])
-            evaluation[f"best threshold of {name}"] = [best, tried[best]]
+            candidates = np.linspace(0.05, 0.95, 19).round(2)
+            best = overlap.best_threshold(y, truth, candidates, _first_of(scores))
+            evaluation[f"best threshold of {name}"] = list(best)
     return evaluation
+
+
+def _first_of(scores):
+    return lambda predicted, true: next(iter(scores(predicted, true).values()))
 
 
 def refinement(config: Config, found: Predicted, true: np.ndarray) -> dict[str, np.ndarray]:

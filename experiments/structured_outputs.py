@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from gasn_jax.data import horses, lfw_parts, multi_label
+from gasn_jax.data import horses, lfw_parts, locate, multi_label
 from gasn_jax.evaluation import overlap
 from gasn_jax.learning.relaxed_outputs import RelaxedOutputs
 
@@ -86,6 +86,9 @@ def load(name: str, data_dir: str, held_out: str) -> tuple[Examples, Examples]:
 
 def _multi_label(name, data_dir):
     split = multi_label.load(name, data_dir)
+    found, wanted = split.train.features.shape[1], DATASETS[name].x_shape[0]
+    if found != wanted:
+        raise locate.DataError(f"{name}: wanted {wanted} features, got {found}")
     train, test = (Examples(part.features, part.labels.astype(np.float32)) for part in split)
     held_out = np.random.default_rng(0).permutation(len(train.x)) % _VALIDATION_EVERY == 0
     fit, validation = (Examples(train.x[rows], train.y[rows]) for rows in (~held_out, held_out))

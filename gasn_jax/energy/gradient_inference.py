@@ -17,6 +17,7 @@ Prediction", Equations 4 and 12.
 
 import dataclasses
 import math
+import numbers
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -59,6 +60,8 @@ class Ascent:
     normalize: bool = False
     # How much of the last direction is kept.
     momentum: float = 0.0
+    # Steps in a row without a better value after which it stops, at the best; None makes all.
+    patience: int | None = None
     # Whether the compiled ascent repeats its step instead of looping (convolutions on the CPU).
     unroll: bool = False
 
@@ -68,6 +71,8 @@ class Ascent:
         finite = 0 < self.step_size < math.inf
         require(finite, "step_size", "> 0 and finite", self.step_size)
         require(0 <= self.momentum < 1, "momentum", "in [0, 1)", self.momentum)
+        patient = self.patience is None or self.patience >= 1
+        require(patient, "patience", ">= 1 or None", self.patience)
 
     def __call__(
         self,
@@ -97,10 +102,12 @@ def simplex(y: Float[Array, "... L"]) -> Float[Array, "... L"]:
 
 def normalized(gradient: Float[Array, "..."]) -> Float[Array, "..."]:
     """A gradient of length 1; exactly 0, with derivative 0, where it is 0 (Equation 12)."""
-    square = jnp.sum(gradient**2)
-    positive = square > 0
-    length = jnp.sqrt(jnp.where(positive, square, 1.0))
-    return jnp.where(positive, gradient / length, 0.0)
+    # By its largest entry first, so that no square of a tiny or huge one leaves the range.
+    largest = lax.stop_gradient(jnp.max(jnp.abs(gradient), initial=0.0))
+    positive = largest > 0
+    scaled = gradient / jnp.where(positive, largest, 1.0)
+    length = jnp.sqrt(jnp.where(positive, jnp.sum(scaled**2), 1.0))
+    return jnp.where(positive, scaled / length, 0.0)
 
 
 def maximize(
@@ -134,7 +141,8 @@ def maximize(
       :class:`Result`; T + 1 values and T gradients of v.
 
     Raises:
-      ValueError: at trace time, for a number of steps, momentum or patience out of range.
+      ValueError: at trace time, for a number of steps, momentum or patience out of range, a step
+        size <= 0 that is a Python number, or step sizes of another shape than [T].
     """
     if num_steps < 0:
         raise ValueError(f"num_steps must be >= 0, got {num_steps}")
@@ -142,6 +150,11 @@ def maximize(
         raise ValueError(f"patience must be >= 1 or None, got {patience}")
     if not 0 <= momentum < 1:
         raise ValueError(f"momentum must be in [0, 1), got {momentum}")
+    if isinstance(step_size, numbers.Real) and not 0 < step_size < math.inf:
+        raise ValueError(f"step_size must be > 0 and finite, got {step_size}")
+    shape = jnp.shape(step_size)
+    if shape not in ((), (num_steps,)):
+        raise ValueError(f"step_size must have shape [] or [{num_steps}], got {shape}")
     value_and_gradient = jax.value_and_grad(value_fn)
 
     def body(carry, step_size):

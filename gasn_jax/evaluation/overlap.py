@@ -13,6 +13,8 @@ Reference: Pan et al., "Adversarial Localized Energy Network for Structured Pred
 to 10; Gygli, Norouzi and Angelova, "Deep Value Networks ..." (2017).
 """
 
+from collections.abc import Callable
+
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
@@ -61,11 +63,15 @@ def micro_f1(predicted: Bool[np.ndarray, "M L"], true: Bool[np.ndarray, "M L"]) 
 
 
 def best_threshold(
-    scores: Float[np.ndarray, "M L"], true: Bool[np.ndarray, "M L"], candidates: np.ndarray
-) -> float:
-    """The candidate t whose predictions ``scores > t`` have the best example F1, the first such."""
-    values = [example_f1(np.asarray(scores) > t, true) for t in candidates]
-    return float(candidates[int(np.argmax(values))])
+    y: Float[np.ndarray, "M ..."],
+    true: Bool[np.ndarray, "M ..."],
+    candidates: np.ndarray,
+    score_fn: Callable[[np.ndarray, np.ndarray], float] = example_f1,
+) -> tuple[float, float]:
+    """The candidate t whose predictions ``y > t`` have the best score, the first such; and it."""
+    values = [score_fn(np.asarray(y) > t, true) for t in candidates]
+    best = int(np.argmax(values))
+    return float(candidates[best]), float(values[best])
 
 
 def mean_iou(predicted: Bool[np.ndarray, "M ..."], true: Bool[np.ndarray, "M ..."]) -> float:
@@ -103,12 +109,14 @@ def superpixel_accuracy(
       true: labels of the superpixels, -1 where an image has fewer than S.
 
     Raises:
-      ValueError: for other shapes, or numbers of superpixels without a label.
+      ValueError: for other shapes, negative labels, or numbers of superpixels without a label.
     """
     predicted, superpixels, true = map(np.asarray, (predicted, superpixels, true))
     _check_shapes(predicted, superpixels)
     if true.ndim != 2 or len(true) != len(predicted):
         raise ValueError(f"true must have shape [{len(predicted)}, S], got {true.shape}")
+    if predicted.min() < 0:
+        raise ValueError(f"predicted must be >= 0, got {predicted.min()}")
     rows = np.arange(len(true)).reshape(-1, *[1] * (superpixels.ndim - 1))
     if superpixels.min() < 0 or superpixels.max() >= true.shape[1]:
         raise ValueError(f"superpixels must be 0 to {true.shape[1] - 1}")

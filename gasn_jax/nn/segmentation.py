@@ -17,7 +17,7 @@ class FullyConvolutional(nn.Module):
     """Three 5x5 convolutions, of which two halve the image, and two deconvolutions that double it.
 
     A 3x3 convolution of a halved image sees 6x6 pixels at a step of 2, so one of 5x5 with stride 2
-    is a case of it. Deconvolutions are of 4x4.
+    is a case of it. Deconvolutions are of 4x4. A last 3x3 convolution makes the outputs.
 
     Attributes:
       num_outputs: channels of the result.
@@ -38,7 +38,13 @@ class FullyConvolutional(nn.Module):
     def __call__(
         self, x: Float[Array, "H W K"], *, deterministic: bool = True
     ) -> Float[Array, "H W C"]:
-        """The result; H and W are divisible by 4. With the rng "dropout" unless deterministic."""
+        """The result, with the rng "dropout" unless deterministic.
+
+        Raises:
+          ValueError: at trace time, if H or W is not divisible by 4.
+        """
+        if x.shape[0] % 4 or x.shape[1] % 4:
+            raise ValueError(f"x must have sides divisible by 4, got {x.shape}")
         first, second, third = self.channels
         whole = nn.relu(nn.Conv(first, (5, 5))(x))
         half = nn.relu(nn.Conv(second, (3, 3))(halved(whole)))

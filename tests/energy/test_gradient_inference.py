@@ -89,6 +89,13 @@ def test_a_zero_gradient_is_exact():
     np.testing.assert_allclose(gi.normalized(jnp.array([3.0, 4.0])), [0.6, 0.8])
 
 
+@pytest.mark.parametrize("size", [1e-37, 1e-30, 1.0, 1e25, 1e37])
+def test_lengths_of_any_size_are_divided_out_in_float32(size):
+    found = jax.jit(gi.normalized)(jnp.asarray([3 * size, 4 * size], jnp.float32))
+    assert found.dtype == jnp.float32
+    np.testing.assert_allclose(found, [0.6, 0.8], rtol=1e-5)
+
+
 def test_patience_stops_and_gives_the_best():
     """Steps that are too long jump about the optimum."""
     options = dict(num_steps=40, step_size=0.5, normalize=True)
@@ -146,6 +153,8 @@ def test_vmap_is_a_loop_and_no_step_is_none():
         (dict(num_steps=-1), "num_steps must be >= 0, got -1"),
         (dict(patience=0), "patience must be >= 1 or None, got 0"),
         (dict(momentum=1.0), r"momentum must be in \[0, 1\), got 1.0"),
+        (dict(step_size=-1.0), "step_size must be > 0 and finite, got -1.0"),
+        (dict(step_size=jnp.ones(3)), r"step_size must have shape \[\] or \[2\], got \(3,\)"),
     ],
 )
 def test_bad_options_are_named(options, message):

@@ -61,7 +61,10 @@ def test_the_f1_of_a_variable_is_that_of_its_classes(x64):
 
 def test_the_best_threshold_is_the_best_of_the_candidates():
     scores = np.where(TRUE, 0.3, 0.1)
-    assert overlap.best_threshold(scores, TRUE, np.array([0.05, 0.2, 0.25, 0.5])) == 0.2
+    candidates = np.array([0.05, 0.2, 0.25, 0.5])
+    assert overlap.best_threshold(scores, TRUE, candidates) == (0.2, 1.0)
+    found = overlap.best_threshold(scores, TRUE, candidates, lambda p, t: -np.sum(p))
+    assert found == (0.5, 0.0)
 
 
 def test_accuracies_count_pixels_and_superpixels():

@@ -98,6 +98,39 @@ def test_every_method_predicts_relaxed_labels(method):
     assert np.all((found.trajectory >= 0) & (found.trajectory <= 1))
 
 
+def test_what_has_no_value_of_its_own_is_not_refined():
+    for method in ("network_alone", "feed_forward"):
+        config = alen.settled("bibtex", method, hidden=3, value_hidden=3)
+        state = alen.init(config, jax.random.key(0))
+        found = alen.predict(config, state, np.ones((2, 1836), np.float32))
+        assert found.trajectory.shape == (2, 1, 159)
+
+
+_IMAGE_METHODS = ("feed_forward", "dvn", "network_alone", "aen", "alen_no_task", "alen")
+
+
+@pytest.mark.parametrize("dataset", ["horses", "lfw_parts"])
+@pytest.mark.parametrize("method", _IMAGE_METHODS)
+@pytest.mark.parametrize("energy", ["overlap", "pixels"])
+def test_every_method_of_images_has_a_step_and_a_prediction(dataset, method, energy):
+    """Traced only: shapes and types."""
+    config = alen.settled(dataset, method, **TINY_IMAGES | dict(energy=energy))
+    data = config.data
+    state = jax.eval_shape(lambda: alen.init(config, jax.random.key(0)))
+    x, y = (jax.ShapeDtypeStruct((4, *s), jnp.float32) for s in (data.x_shape, data.y_shape))
+    batch = structured_outputs.Examples(x, y)
+    after, metrics = jax.eval_shape(
+        lambda s, b: alen.train_step(config, s, b, jax.random.key(1)), state, batch
+    )
+    assert all(leaf.shape == () for leaf in jax.tree.leaves(metrics))
+    shapes = [[leaf.shape for leaf in jax.tree.leaves(tree)] for tree in (after, state)]
+    assert shapes[0] == shapes[1]
+    found = jax.eval_shape(alen.predictor(config), state, x)
+    count, _, *shape = found.trajectory.shape
+    assert (count, *shape) == (4, *data.y_shape)
+    assert found.values.shape == found.trajectory.shape[:2]
+
+
 @pytest.mark.slow
 def test_masks_are_segmented(tmp_path, data_dir):
     config = alen.settled("horses", "alen", **TINY_IMAGES, data_dir=data_dir)
@@ -192,7 +225,8 @@ def test_the_best_threshold_is_told_on_the_validation_part():
         (["--config.channels=(1,2)"], "channels: wanted three numbers >= 1"),
         (["--config.threshold=1.0"], "threshold: wanted in [0, 1)"),
         (["--config.mirrored=true"], "mirrored: wanted false for labels"),
-        (["--config.energy=mean"], "energy: wanted one of scores, overlap"),
+        (["--config.energy=mean"], "energy: wanted one of scores, overlap, pixels"),
+        (["--config.dataset=horses", "--config.method=spen"], "method: wanted one of masks"),
         (["--config.shift=1"], "shift: wanted 0 for labels"),
         (["--config.dataset=horses", "--config.shift=32"], "shift: wanted in [0, 31]"),
         (["--config.data_dir=/nowhere"], "data file bibtex/bibtex-train.arff.gz not found"),

@@ -22,6 +22,11 @@ def test_every_pixel_gets_logits(num_classes, shape, skips):
     assert np.any(np.asarray(dropped) != np.asarray(logits))
 
 
+def test_sides_that_cannot_be_halved_twice_are_named():
+    with pytest.raises(ValueError, match=r"sides divisible by 4, got \(30, 32, 3\)"):
+        segmentation.SegmentationNetwork(0, (4, 5, 6)).init(KEY, jnp.ones((30, 32, 3)))
+
+
 @pytest.mark.parametrize("shape", [(16, 12), (16, 12, 3)])
 def test_a_value_is_the_mean_of_a_matrix_of_scores(shape):
     value = segmentation.SegmentationValue((4, 5, 6))
