@@ -236,10 +236,11 @@ def rbm_log_likelihood(
       O((num_chains num_steps + M) V H).
 
     Raises:
-      ValueError: at trace time, for fewer than 1 chain or step, or another shape or dtype of v.
+      ValueError: at trace time, for fewer than 1 chain or step, or another shape of v.
     """
     precise = jnp.promote_types(params["weights"].dtype, jnp.float32)
-    params, v = jax.tree.map(lambda x: jnp.asarray(x, precise), (params, v))
+    given = params, v, base_visible_bias
+    params, v, base_visible_bias = jax.tree.map(lambda x: jnp.asarray(x, precise), given)
     score = rbms.mean_log_density(params, rbm, v)
     for name, count in (("num_chains", num_chains), ("num_steps", num_steps)):
         if count < 1:
