@@ -29,6 +29,8 @@ or as said):
   (better for g, worse for v); weights of the adversarial loss 1, beside 10; three ascents and value
   dropout 0.5, ahead by 0.5 in one view and not over 18; the ascent from the mean of all views'
   proposals is worse than one from each;
+* and by pixels, after 2000 steps: dropout of both networks 0.1 gives 82.7 (82.9 at the best
+  threshold), with rates of 0.003 that fall to zero as a cosine 81.7;
 * FCN (with Adam's b1 of 0.5) 83.8 after 4000 steps, 84.6 with channels (32, 64, 64); 84.1 where
   photographs are neither bent nor greyed;
 * DVN by pixels 78.8 over 2 views after 5000 steps with shares of adversarial outputs of 0.25, and 6
