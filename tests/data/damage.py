@@ -1,5 +1,6 @@
 """Files damaged at random, which a reader must read or refuse in one line."""
 
+import numpy as np
 import pytest
 
 from gasn_jax.data import locate
@@ -45,3 +46,18 @@ def num_refused(read, path, good, rng, count):
         path.write_bytes(damaged(good, rng))
         refused += not read_or_refused(read, path)
     return refused
+
+
+def num_archives_refused(module, parts, folder, count):
+    """The same of the .npz archive that a module writes and reads.
+
+    What is read is what was written: a zip's checksums tell.
+    """
+    path = folder / "file.npz"
+    module.write_npz(parts, path)
+
+    def read(path):
+        for ours, theirs in zip(module.read_npz(path), parts, strict=True):
+            assert all(map(np.array_equal, ours, theirs))
+
+    return num_refused(read, path, path.read_bytes(), np.random.default_rng(0), count)
