@@ -24,6 +24,7 @@ Prediction", Equations 4 to 12 and Algorithm 1.
 """
 
 import dataclasses
+import functools
 import math
 from typing import Any, NamedTuple
 
@@ -144,47 +145,23 @@ def train_step(
     network_adam, value_adam = _optimizers(config)
     keys = jax.random.split(key, y.shape[0])
 
-    def propose(params, x, key):
-        return calls.in_training(config.network, params, key, x)
-
     def found(x, key):
-        proposed = config.outputs.probabilities(propose(state.network, x, key))
+        logits = calls.in_training(config.network, state.network, key, x)
+        proposed = config.outputs.probabilities(logits)
         return proposed, _ascend(config, state.value, x, proposed).y
 
     proposed, refined = jax.vmap(found)(x, keys)
 
     def value_loss(params):
-        def one(x, y, proposed, refined, key):
-            value_fn = _value_fn(config, params, x, key)
-            values = [value_fn(z) for z in (y, proposed, refined)]
-            oracle = [config.outputs.oracle_value(z, y) for z in (proposed, refined)]
-            loss = energy_losses.least_squares(
-                *values,  # of the true, the proposed and the refined output
-                network_target=oracle[0],
-                refined_target=oracle[1],
-                true_target=config.true_target,
-                network_weight=config.network_weight,
-                refined_weight=config.refined_weight,
-            )
-            names = ("true_value", "network_value", "refined_value", "network_oracle")
-            named = dict(zip((*names, "refined_oracle"), (*values, *oracle), strict=True))
-            return loss, named | {"value_loss": loss}
-
-        return jax.tree.map(jnp.mean, jax.vmap(one)(x, y, proposed, refined, keys))
+        losses = jax.vmap(functools.partial(_value_loss, config, params))
+        return jax.tree.map(jnp.mean, losses(x, y, proposed, refined, keys))
 
     gradient, metrics = jax.grad(value_loss, has_aux=True)(state.value)
     value, value_optimizer = descent.step(value_adam, gradient, state.value_optimizer, state.value)
 
     def network_loss(params):
-        def one(x, y, key):
-            logits = propose(params, x, key)
-            proposed = config.outputs.probabilities(logits)
-            given = _value_fn(config, value, x)(proposed)
-            valued = energy_losses.least_squares_generator(given, target=config.network_target)
-            surrogate = config.outputs.cross_entropy(logits, y)
-            return config.surrogate_weight * surrogate + config.adversarial_weight * valued
-
-        return jnp.mean(jax.vmap(one)(x, y, keys))
+        losses = jax.vmap(functools.partial(_network_loss, config, params, value))
+        return jnp.mean(losses(x, y, keys))
 
     loss, gradient = jax.value_and_grad(network_loss)(state.network)
     network, network_optimizer = descent.step(
@@ -192,6 +169,32 @@ def train_step(
     )
     state = ALENState(network, value, network_optimizer, value_optimizer)
     return state, metrics | {"network_loss": loss}
+
+
+def _value_loss(config, params, x, y, proposed, refined, key):
+    """Equation 6 of one example, and metrics."""
+    value_fn = _value_fn(config, params, x, key)
+    values = [value_fn(z) for z in (y, proposed, refined)]
+    oracle = [config.outputs.oracle_value(z, y) for z in (proposed, refined)]
+    loss = energy_losses.least_squares(
+        *values,  # of the true, the proposed and the refined output
+        network_target=oracle[0],
+        refined_target=oracle[1],
+        true_target=config.true_target,
+        network_weight=config.network_weight,
+        refined_weight=config.refined_weight,
+    )
+    names = ("true_value", "network_value", "refined_value", "network_oracle", "refined_oracle")
+    return loss, dict(zip(names, (*values, *oracle), strict=True)) | {"value_loss": loss}
+
+
+def _network_loss(config, params, value, x, y, key):
+    """Equation 11 of one example; ``value`` are the value network's variables."""
+    logits = calls.in_training(config.network, params, key, x)
+    given = _value_fn(config, value, x)(config.outputs.probabilities(logits))
+    valued = energy_losses.least_squares_generator(given, target=config.network_target)
+    surrogate = config.outputs.cross_entropy(logits, y)
+    return config.surrogate_weight * surrogate + config.adversarial_weight * valued
 
 
 def predict(config: ALENConfig, state: ALENState, x: Input, *, num_steps: int) -> Prediction:
