@@ -58,14 +58,18 @@ from gasn_jax.evaluation import features
 from gasn_jax.training import loop, pictures
 from gasn_jax.training.errors import require
 
-# Of the runs at each size: what each paints from, with its own tuned settings, and noise with the
-# memory's. The entropy's weight is divided by the size: its gradient grows with it.
-_MEMORY = dict(memory="rbm", visible="spin", normalised=True, r1=0.0)
+# What each paints from, with its own tuned discriminator or with the other's, and other choices for
+# the memory. The entropy's weight is divided by the size: its gradient grows with it.
+_OF_MEMORY, _OF_NOISE = dict(normalised=True, r1=0.0), dict(normalised=False, r1=1.0)
+_MEMORY, _NOISE = dict(memory="rbm", visible="spin"), dict(memory="uniform")
 ARMS: dict[str, dict[str, Any]] = {
-    "memory": dict(**_MEMORY, entropy_weight=0.0),
-    "memory with entropy": dict(**_MEMORY, entropy_weight=10.0),
-    "noise": dict(memory="uniform", normalised=False, r1=1.0, entropy_weight=0.0),
-    "noise as memory": dict(memory="uniform", normalised=True, r1=0.0, entropy_weight=0.0),
+    "memory": _MEMORY | _OF_MEMORY,
+    "memory with entropy": _MEMORY | _OF_MEMORY | dict(entropy_weight=10.0),
+    "noise": _NOISE | _OF_NOISE,
+    "noise as memory": _NOISE | _OF_MEMORY,
+    "memory as noise": _MEMORY | _OF_NOISE,
+    "ten Gibbs steps": _MEMORY | _OF_MEMORY | dict(num_gibbs_steps=10),
+    "persistent chains": _MEMORY | _OF_MEMORY | dict(persistent=True),
 }
 _SHOWN, _WALKS, _COLUMNS = 40, 8, 5
 # Figure 2 is a running mean over so many logged steps.
@@ -84,6 +88,8 @@ class Config(loop.LoopConfig):
     held_out: str = "test"
     # Models of each arm, of the seeds `seed`, `seed + 1`, ...
     num_seeds: int = 3
+    # Which of ARMS are trained.
+    arms: tuple[str, ...] = ("memory", "memory with entropy", "noise", "noise as memory")
     # Units of the memory, visible and hidden; the noise has as many numbers.
     sizes: tuple[int, ...] = (100, 1000)
     # Real images, and as many generated ones, in each step.
@@ -109,6 +115,8 @@ class Config(loop.LoopConfig):
         for name, least in (("num_seeds", 1), ("num_eval_samples", 2), ("num_walks", 8)):
             require(getattr(self, name) >= least, name, f">= {least}", getattr(self, name))
         require(min(self.sizes, default=0) >= 1, "sizes", "numbers >= 1", self.sizes)
+        known = len(self.arms) > 0 and set(self.arms) <= set(ARMS)
+        require(known, "arms", f"some of {', '.join(ARMS)}", self.arms)
         self.runs()
 
     def runs(self) -> dict[str, list[aan.Config]]:
@@ -118,14 +126,14 @@ class Config(loop.LoopConfig):
 
         def run(own: dict[str, Any], size: int, seed: int) -> aan.Config:
             given: dict[str, Any] = {"num_visible": size, "num_hidden": size, "seed": seed}
-            given["entropy_weight"] = own["entropy_weight"] / size
+            given["entropy_weight"] = own.get("entropy_weight", 0.0) / size
             return aan.Config(**shared | own | given)
 
         seeds = range(self.seed, self.seed + self.num_seeds)
         return {
-            f"{arm}, {size}": [run(own, size, seed) for seed in seeds]
+            f"{arm}, {size}": [run(ARMS[arm], size, seed) for seed in seeds]
             for size in self.sizes
-            for arm, own in ARMS.items()
+            for arm in self.arms
         }
 
 
@@ -181,14 +189,16 @@ def _run_one(config, run, folder, judge, real):
     statistics = _statistics(judge(samples), judged)
     steps, ratio = aan.ratio(folder)
     statistics["ratio"] = float(np.mean(ratio[-len(ratio) // 5 :]))
-    # Beside chains that need no data, those of training: a few steps from a real image's features.
+    # Beside chains that need no data, those of training: a few steps from a real image's features,
+    # unless they are persistent.
     statistics["trained_frechet_distance"] = statistics["frechet_distance"]
     walk = {}
-    if run.memory == "rbm":
+    if run.memory == "rbm" and not run.persistent:
         starts = images.spread(real.train, config.num_eval_samples)
         short = aan.walk(run, state, key, starts).images[:, run.num_gibbs_steps - 1]
         trained = _statistics(judge(images.as_bytes(short)), judged)
         statistics["trained_frechet_distance"] = trained["frechet_distance"]
+    if run.memory == "rbm":
         walk = _walk(run, state, key, _starts(config, real), judge)
     return Found(statistics, samples[:_SHOWN], (steps, _running_mean(ratio)), walk)
 
@@ -252,6 +262,12 @@ def _save_figures(config, directory, real, found):
     )
     _save_figure2(directory, {arm: [one.ratio for one in ones] for arm, ones in found.items()})
     walks = {arm: [one.walk for one in ones] for arm, ones in found.items() if ones[0].walk}
+    if walks:
+        _save_figure3(config, directory, real, walks)
+
+
+def _save_figure3(config, directory, real, walks):
+    """Walks of real digits, and how they leave their starts."""
     grids = {}
     for arm, ones in walks.items():
         rows = np.concatenate([_starts(config, real)[:_WALKS, None], ones[0]["images"]], axis=1)

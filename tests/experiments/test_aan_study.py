@@ -11,7 +11,7 @@ from tests.experiments.idx import write_mnist
 
 TINY = aan_study.Config(
     num_steps=4, log_every=1, num_seeds=1, sizes=(4,), batch_size=8, channels=(2, 3), hidden=(4,),
-    num_eval_samples=20, num_walks=9, num_classifier_steps=2,
+    num_eval_samples=20, num_walks=9, num_classifier_steps=2, arms=tuple(aan_study.ARMS),
 )  # fmt: skip
 
 
@@ -33,6 +33,11 @@ def test_it_writes_its_files_and_resumes(tmp_path):
     assert list(steps) == [1, 2, 3, 4] and np.all(ratio > 0)
     assert found["memory, 4"][0].walk["correlation"].shape == (10,)
     assert not found["noise, 4"][0].walk
+    noise = dataclasses.replace(config, arms=("noise",))
+    aan_study.train(noise, tmp_path / "noise")
+    files = {path.name for path in (tmp_path / "noise").iterdir()}
+    assert {"figure2.png", "samples.png"} <= files
+    assert not files & {"figure3.png", "mixing.png"}
 
 
 def test_the_running_mean_is_of_what_was():
@@ -48,6 +53,8 @@ def test_the_running_mean_is_of_what_was():
     [
         ("--config.sizes=()", "sizes: wanted numbers >= 1"),
         ("--config.sizes=(0,)", "sizes: wanted numbers >= 1, got (0,)"),
+        ("--config.arms=()", "arms: wanted some of memory, memory with entropy, noise"),
+        ("--config.arms=('rbm',)", "got ('rbm',)"),
         ("--config.num_seeds=0", "num_seeds: wanted >= 1"),
         ("--config.held_out=train", "held_out: wanted test or validation"),
     ],
