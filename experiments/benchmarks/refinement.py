@@ -78,24 +78,31 @@ def calls(case: Case) -> tuple[dict[str, Callable[[], Any]], dict[str, Callable[
             lambda one: alen.predict(case.config, state, one, num_steps=NUM_STEPS).refined.y
         )(x)
 
+    value = case.config.value
+    conditions = hasattr(value, "condition")
+
     @jax.jit
-    def propose(state, x):
+    def start(state, x):
+        """The proposals, and what of their values depends on x alone."""
         found = jax.vmap(lambda one: alen.predict(case.config, state, one, num_steps=0).refined.y)
-        return found(x)
+        if not conditions:
+            return found(x), x
+        return found(x), jax.vmap(lambda one: value.apply(state.value, one, method="condition"))(x)
 
     @jax.jit
-    def one_step(state, x, y):
-        def value_fn(x, y):
-            return jax.nn.sigmoid(case.config.value.apply(state.value, x, y))
+    def one_step(state, given, y):
+        def value_fn(given, y):
+            method = "value" if conditions else None
+            return jax.nn.sigmoid(value.apply(state.value, given, y, method=method))
 
-        gradient = jax.vmap(jax.grad(value_fn, argnums=1))(x, y)
+        gradient = jax.vmap(jax.grad(value_fn, argnums=1))(given, y)
         direction = jax.vmap(gradient_inference.normalized)(gradient)
         return gradient_inference.box(y + STEP_SIZE * direction)
 
     def step_by_step():
-        y = propose(state, case.x)
+        y, given = start(state, case.x)
         for _ in range(NUM_STEPS):
-            y = one_step(state, case.x, y)
+            y = one_step(state, given, y)
         return y
 
     step = jax.jit(lambda *args: alen.train_step(case.config, *args))
