@@ -20,6 +20,7 @@ CSV, and of images `examples.png`.
 """
 
 import dataclasses
+import functools
 import json
 import os
 import re
@@ -81,10 +82,11 @@ class Config(loop.LoopConfig):
     value_channels: tuple[int, ...] = (64, 128, 128)
     skips: bool = True
     energy: str = "scores"
-    # Images: whether a prediction is the mean of those for the image and for its mirror image; and,
-    # unless it is 0, for the image moved by so many pixels in each of the eight directions.
+    # Images: side of the squares of them that are learnt from, at random places; a prediction is
+    # the mean of those for the squares at every so many pixels, and for their mirror images or not.
+    crop: int = 32
+    crop_step: int = 4
     mirrored: bool = False
-    shift: int = 0
     # Dropout of both networks.
     dropout_rate: float = 0.0
     value_dropout_rate: float = 0.0
@@ -137,8 +139,9 @@ class Config(loop.LoopConfig):
         fits = not images or self.method not in for_labels
         require(fits, "method", "one of masks (see --help), not of labels alone", self.method)
         require(images or not self.mirrored, "mirrored", "false for labels", True)
-        wanted = ("in [0, 31]", range(32)) if images else ("0 for labels", (0,))
-        require(self.shift in wanted[1], "shift", wanted[0], self.shift)
+        require(self.crop in range(4, 33, 4), "crop", "a multiple of 4 in [4, 32]", self.crop)
+        require(images or self.crop == 32, "crop", "32 for labels", self.crop)
+        require(1 <= self.crop_step <= self.crop, "crop_step", "in [1, crop]", self.crop_step)
         energy_methods.learner(self)
 
     @property
@@ -199,7 +202,8 @@ def batch(config: Config, data: structured_outputs.Examples, key: jax.Array):
     rows = jax.random.randint(rows_key, (config.batch_size,), 0, data.x.shape[0])
     x, y = data.x[rows], data.y[rows]
     if config.data.augment is not None:
-        x, y = jax.vmap(config.data.augment)(jax.random.split(key, config.batch_size), x, y)
+        augment = functools.partial(config.data.augment, side=config.crop)
+        x, y = jax.vmap(augment)(jax.random.split(key, config.batch_size), x, y)
     return structured_outputs.Examples(x, y)
 
 
@@ -223,19 +227,19 @@ def predictor(config: Config) -> Callable[[Any, jax.Array], energy_methods.Found
 
 
 def predict(config: Config, state: Any, x: np.ndarray) -> Predicted:
-    """Of inputs [M, ...], by the state that :func:`train` trained; averaged over the views."""
+    """Of inputs [M, ...], by the state that :func:`train` trained; of images joined from views."""
     compiled = jax.jit(predictor(config))
-    views = structured_outputs.views(mirrored=config.mirrored, shift=config.shift)
-
-    def of_view(x, view):
-        trajectory, values = compiled(state, jnp.asarray(view.of(x, axis=1)))
-        return Predicted(view.back(np.asarray(trajectory), axis=2), np.asarray(values))
+    views = structured_outputs.views(
+        side=config.crop, step=config.crop_step, mirrored=config.mirrored
+    )
 
     def of_part(x):
         if not config.data.are_images:
             return compiled(state, jnp.asarray(x))
-        found = [of_view(x, view) for view in views]
-        return jax.tree.map(lambda *parts: sum(parts) / len(parts), *found)
+        found = [compiled(state, jnp.asarray(view.of(x, axis=1))) for view in views]
+        masks = [np.asarray(one.trajectory) for one in found]
+        values = [np.asarray(one.values) for one in found]
+        return Predicted(structured_outputs.joined(masks, views, axis=2), np.mean(values, axis=0))
 
     parts = [of_part(x[i : i + _CHUNK]) for i in range(0, len(x), _CHUNK)]
     return Predicted(*(np.concatenate(leaves) for leaves in zip(*parts, strict=True)))

@@ -64,7 +64,8 @@ _SHARED: dict[str, dict[str, Any]] = {
         value_rate=2e-3,
         value_decay=0.1,
         mirrored=True,
-        shift=3,
+        crop=24,
+        crop_step=2,
     ),
     "lfw_parts": dict(batch_size=16, channels=(24, 48, 48), value_channels=(24, 48, 48)),
 }

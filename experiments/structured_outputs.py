@@ -15,6 +15,7 @@ from gasn_jax.learning.relaxed_outputs import RelaxedOutputs
 
 # One of so many training examples is for validation where no such part is published.
 _VALIDATION_EVERY = 5
+_SIDE = horses.SIDE
 # Photographs are moved at random by so much at most, in pixels, radians and log-scale; bends, in
 # pixels at the points of a coarse grid, and tints are standard deviations.
 _SHIFT, _TURN, _STRETCH, _BEND, _BEND_GRID, _TINT = 4.0, 0.2, 0.2, 1.2, (4, 4), 0.25
@@ -42,7 +43,8 @@ class Dataset(NamedTuple):
       x_shape, y_shape: of an example.
       outputs: the kind of y, and the oracle.
       load: the parts, from the folder of data or None.
-      augment: (key, x, y) -> (x, y), another example like one; None where there is no such thing.
+      augment: (key, x, y, side) -> (x, y), another example like one, of a square with that side;
+        None where there is no such thing.
       scores: (predicted 0 or 1 [M, ...], true [M, ...]) -> numbers in %, the main one first.
       input_name: of x in the files of `--mode=predict`.
     """
@@ -134,34 +136,42 @@ def _class_scores(predicted, true):
 
 
 class View(NamedTuple):
-    """An image moved by so many pixels, its edges repeated, and then mirrored or not."""
+    """A square part of an image, as it is or mirrored."""
 
-    down: int
-    right: int
+    top: int
+    left: int
+    side: int
     mirrored: bool
 
     def of(self, images: np.ndarray, *, axis: int) -> np.ndarray:
-        """Images whose rows and columns are ``axis`` and the next as they are seen in this view."""
-        moved = _shifted(_shifted(images, self.down, axis), self.right, axis + 1)
-        return np.flip(moved, axis + 1) if self.mirrored else moved
+        """What it shows of images whose rows and columns are ``axis`` and the next."""
+        rows, columns = (
+            slice(self.top, self.top + self.side),
+            slice(self.left, self.left + self.side),
+        )
+        seen = images[(slice(None),) * axis + (rows, columns)]
+        return np.flip(seen, axis + 1) if self.mirrored else seen
 
-    def back(self, images: np.ndarray, *, axis: int) -> np.ndarray:
-        """The inverse, but for what was moved out of the image."""
-        images = np.flip(images, axis + 1) if self.mirrored else images
-        return _shifted(_shifted(images, -self.down, axis), -self.right, axis + 1)
 
-
-def views(*, mirrored: bool, shift: int) -> list[View]:
-    """Those whose predictions are averaged: 1 or 2, at 1 or (with a shift) 9 places."""
-    steps = (-shift, 0, shift) if shift else (0,)
+def views(*, side: int, step: int, mirrored: bool) -> list[View]:
+    """Squares at every ``step`` pixels of an image, and at its ends; mirrored too, or not."""
+    places = sorted({*range(0, _SIDE - side, step), _SIDE - side})
     flips = (False, True) if mirrored else (False,)
-    return [View(*where) for where in itertools.product(steps, steps, flips)]
+    return [
+        View(top, left, side, flip) for top, left, flip in itertools.product(places, places, flips)
+    ]
 
 
-def _shifted(images, by, axis):
-    size = images.shape[axis]
-    places = np.clip(np.arange(size) - by, 0, size - 1)
-    return np.take(images, places, axis=axis) if by else images
+def joined(seen: list[np.ndarray], views: list[View], *, axis: int) -> np.ndarray:
+    """Masks of whole images, each pixel the mean of those of it in the views' masks."""
+    before, after = seen[0].shape[:axis], seen[0].shape[axis + 2 :]
+    total = np.zeros((*before, _SIDE, _SIDE, *after), np.float32)
+    count = np.zeros_like(total)
+    for view, part in zip(views, seen, strict=True):
+        # `of` gives a window into its argument, of a mirrored view too
+        view.of(total, axis=axis)[:] += part
+        view.of(count, axis=axis)[:] += 1
+    return total / count
 
 
 def scaled(images: np.ndarray) -> np.ndarray:
@@ -169,11 +179,11 @@ def scaled(images: np.ndarray) -> np.ndarray:
     return images.astype(np.float32) / 127.5 - 1
 
 
-def _moved(key, x, y):
-    """A photograph and its mask moved alike, and its colours changed, at random."""
+def _moved(key, x, y, side):
+    """A square of a photograph and of its mask moved alike, and its colours changed, at random."""
     mirror_key, place_key, colour_key = jax.random.split(key, 3)
     mirrored = jax.random.bernoulli(mirror_key)
-    places = _places(place_key, x.shape[:2])
+    places = _places(place_key, side)
 
     def sampled(image):
         image = jnp.where(mirrored, image[:, ::-1], image)
@@ -186,19 +196,18 @@ def _moved(key, x, y):
     return x, jax.nn.one_hot(jnp.argmax(planes(y), axis=-1), y.shape[-1])
 
 
-def _places(key, shape):
-    """Where each pixel comes from: the image shifted, turned, stretched and bent."""
+def _places(key, side):
+    """Where each pixel of a square comes from: it is shifted, turned, stretched and bent."""
     keys = jax.random.split(key, 4)
     stretched = jnp.exp(_STRETCH * jax.random.uniform(keys[0], (2,), minval=-1, maxval=1))
-    shift = _SHIFT * jax.random.uniform(keys[1], (2,), minval=-1, maxval=1)
+    shift = max(_SHIFT, (_SIDE - side) / 2) * jax.random.uniform(keys[1], (2,), minval=-1, maxval=1)
     angle = _TURN * jax.random.uniform(keys[2], minval=-1, maxval=1)
     bent = _BEND * jax.random.normal(keys[3], (2, *_BEND_GRID))
-    bent = jax.image.resize(bent, (2, *shape), "cubic")
-    centre = (jnp.array(shape, jnp.float32) - 1) / 2
-    rows, columns = jnp.mgrid[: shape[0], : shape[1]] - centre[:, None, None]
+    bent = jax.image.resize(bent, (2, side, side), "cubic")
+    rows, columns = jnp.mgrid[:side, :side] - (side - 1) / 2
     sine, cosine = jnp.sin(angle), jnp.cos(angle)
     turned = cosine * rows - sine * columns, sine * rows + cosine * columns
-    return [turned[i] * stretched[i] + centre[i] + shift[i] + bent[i] for i in (0, 1)]
+    return [turned[i] * stretched[i] + (_SIDE - 1) / 2 + shift[i] + bent[i] for i in (0, 1)]
 
 
 def _recoloured(key, x):
@@ -210,7 +219,7 @@ def _recoloured(key, x):
     return (1 - share) * x + share * jnp.mean(x, axis=-1, keepdims=True)
 
 
-_BINARY_F1, _SIDE = RelaxedOutputs("binary", "f1"), horses.SIDE
+_BINARY_F1 = RelaxedOutputs("binary", "f1")
 
 DATASETS = {
     name: Dataset(

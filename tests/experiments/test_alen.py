@@ -160,29 +160,30 @@ def test_mirrored_predictions_are_those_of_the_mirror_image():
     assert np.abs(found.trajectory - plain.trajectory).max() > 1e-3
 
 
-def test_views_are_of_moved_images_and_come_back():
-    images = np.random.default_rng(0).normal(size=(2, 32, 32, 3)).astype(np.float32)
-    views = structured_outputs.views(mirrored=True, shift=3)
-    assert len(set(views)) == 18
-    for view in views:
-        seen = view.of(images, axis=1)
-        back = view.back(seen, axis=1)
-        np.testing.assert_array_equal(back[:, 3:-3, 3:-3], images[:, 3:-3, 3:-3])
-    lower = structured_outputs.View(2, 0, mirrored=False).of(images, axis=1)
-    np.testing.assert_array_equal(lower[:, 2:], images[:, :-2])
-    np.testing.assert_array_equal(lower[:, 1], images[:, 0])
+@pytest.mark.parametrize("shape", [(2, 32, 32), (2, 32, 32, 3)])
+def test_what_views_show_is_joined_again(shape):
+    images = np.random.default_rng(0).normal(size=shape).astype(np.float32)
+    views = structured_outputs.views(side=24, step=3, mirrored=True)
+    assert len(set(views)) == 32 and {view.top for view in views} == {0, 3, 6, 8}
+    seen = [view.of(images, axis=1) for view in views]
+    np.testing.assert_allclose(structured_outputs.joined(seen, views, axis=1), images, rtol=1e-6)
+    np.testing.assert_array_equal(seen[1], images[:, :24, 23::-1])
+    assert structured_outputs.views(side=32, step=5, mirrored=False) == [(0, 0, 32, False)]
 
 
-def test_predictions_are_averaged_over_views():
-    config = alen.settled("horses", "feed_forward", **TINY_IMAGES, mirrored=False, shift=2)
+def test_predictions_are_averaged_over_crops():
+    options = dict(crop=24, crop_step=8, mirrored=False)
+    config = alen.settled("horses", "feed_forward", **TINY_IMAGES, **options)
     state = alen.init(config, jax.random.key(0))
     x = np.random.default_rng(1).normal(size=(2, 32, 32, 3)).astype(np.float32)
     found = alen.predict(config, state, x).trajectory
     plain = jax.jit(alen.predictor(config))
-    views = structured_outputs.views(mirrored=False, shift=2)
-    seen = [np.asarray(plain(state, view.of(x, axis=1)).trajectory) for view in views]
-    each = [view.back(given, axis=2) for view, given in zip(views, seen, strict=True)]
-    np.testing.assert_allclose(found, np.mean(each, axis=0), rtol=1e-4, atol=1e-5)
+    total, count = np.zeros((2, 1, 32, 32)), np.zeros((32, 32))
+    for top, left in ((0, 0), (0, 8), (8, 0), (8, 8)):
+        rows, columns = slice(top, top + 24), slice(left, left + 24)
+        total[:, :, rows, columns] += plain(state, x[:, rows, columns]).trajectory
+        count[rows, columns] += 1
+    np.testing.assert_allclose(found, total / count, rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("dataset", ["horses", "lfw_parts"])
@@ -196,13 +197,15 @@ def test_examples_are_moved_with_their_masks(dataset):
     assert data.augment is not None
     moved = []
     for seed in range(5):
-        new_x, new_y = data.augment(jax.random.key(seed), x, y)
+        new_x, new_y = data.augment(jax.random.key(seed), x, y, side=32)
         assert new_x.shape == x.shape and new_y.shape == y.shape
         assert np.all((new_y == 0) | (new_y == 1))
         mask = np.asarray(new_y if new_y.ndim == 2 else new_y[..., 0])
         inside, outside = (np.asarray(new_x)[mask == k] for k in (1, 0))
         assert inside.mean() > outside.mean() + 0.4
         moved.append(mask)
+        small_x, small_y = data.augment(jax.random.key(seed), x, y, side=24)
+        assert small_x.shape == (24, 24, 3) and small_y.shape == (24, 24, *y.shape[2:])
     assert len({mask.tobytes() for mask in moved}) == 5
 
 
@@ -230,8 +233,9 @@ def test_the_best_threshold_is_told_on_the_validation_part():
         (["--config.mirrored=true"], "mirrored: wanted false for labels"),
         (["--config.energy=mean"], "energy: wanted one of scores, overlap, pixels"),
         (["--config.dataset=horses", "--config.method=spen"], "method: wanted one of masks"),
-        (["--config.shift=1"], "shift: wanted 0 for labels"),
-        (["--config.dataset=horses", "--config.shift=32"], "shift: wanted in [0, 31]"),
+        (["--config.crop=24"], "crop: wanted 32 for labels"),
+        (["--config.dataset=horses", "--config.crop=23"], "crop: wanted a multiple of 4"),
+        (["--config.dataset=horses", "--config.crop_step=0"], "crop_step: wanted in [1, crop]"),
         (["--config.data_dir=/nowhere"], "data file bibtex/bibtex-train.arff.gz not found"),
         (["--mode=predict", "--output=x"], "missing --input"),
         (["--mode=predict", "--input=x", "--output=y", "--config.seed=1"], "leave --config out"),
