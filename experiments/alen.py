@@ -76,11 +76,13 @@ class Config(loop.LoopConfig):
     value_hidden: int = 150
     num_interactions: int = 16
     # Images: channels of both networks, whether their deconvolutions see the earlier layers, and
-    # what the value is: the mean of "scores", the "overlap" with a mask that they make, or one of
-    # each of the "pixels", by that mask.
+    # how many channels at a time are normalised (0: none are).
     channels: tuple[int, ...] = (64, 128, 128)
     value_channels: tuple[int, ...] = (64, 128, 128)
     skips: bool = True
+    group_size: int = 0
+    # What the value of a mask is: the mean of "scores", the "overlap" with a mask that they make,
+    # or one of each of the "pixels", by that mask.
     energy: str = "scores"
     # Images: side of the squares of them that are learnt from, at random places; a prediction is
     # the mean of those for the squares at every so many pixels, and for their mirror images or not.
@@ -130,6 +132,9 @@ class Config(loop.LoopConfig):
         for name in ("channels", "value_channels"):
             value = getattr(self, name)
             require(len(value) == 3 and min(value) >= 1, name, "three numbers >= 1", value)
+            size = self.group_size or 1
+            fits = size >= 1 and all(width % size == 0 for width in value)
+            require(fits, "group_size", f"0, or a divisor of all {name}", self.group_size)
         for name in ("average_decay", "dropout_rate", "value_dropout_rate"):
             require(0 <= getattr(self, name) < 1, name, "in [0, 1)", getattr(self, name))
         for name in ("unary_share", "joint_share"):

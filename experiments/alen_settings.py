@@ -52,13 +52,14 @@ def of(dataset: str, method: str) -> dict[str, Any]:
 _SHARED: dict[str, dict[str, Any]] = {
     "labels": dict(hidden=400, value_hidden=400, dropout_rate=0.5),
     "horses": dict(
-        batch_size=16,
+        batch_size=8,
         channels=(24, 48, 48),
         value_channels=(24, 48, 48),
+        group_size=8,
         energy="pixels",
-        num_steps=4500,
+        num_steps=6000,
         average_decay=0.998,
-        dropout_rate=0.3,
+        dropout_rate=0.1,
         network_rate=2e-3,
         network_decay=0.1,
         value_rate=2e-3,
@@ -112,7 +113,7 @@ _OWN: dict[tuple[str, str], dict[str, Any]] = {
         num_refinements=6, step_size=5.0, value_dropout_rate=0.2, threshold=0.2,
     ),
     ("horses", "alen"): dict(
-        num_ascent_steps=2, num_refinements=8, step_size=6.0, value_dropout_rate=0.3,
+        num_ascent_steps=2, num_refinements=8, step_size=6.0, value_dropout_rate=0.1,
         refined_weight=3.0,
     ),
 }  # fmt: skip

@@ -50,7 +50,7 @@ def _network(config, hidden=None):
     data = structured_outputs.DATASETS[config.dataset]
     if data.are_images:
         return segmentation.SegmentationNetwork(
-            data.num_classes, config.channels, config.skips, config.dropout_rate
+            data.num_classes, config.channels, config.skips, config.dropout_rate, config.group_size
         )
     hidden = (config.hidden,) if hidden is None else hidden
     return multi_label.LabelNetwork(
@@ -62,7 +62,11 @@ def _value(config):
     """The value network of the data set's kind."""
     if structured_outputs.DATASETS[config.dataset].are_images:
         return segmentation.SegmentationValue(
-            config.value_channels, config.skips, config.value_dropout_rate, config.energy
+            config.value_channels,
+            config.skips,
+            config.value_dropout_rate,
+            config.group_size,
+            config.energy,
         )
     num_labels = structured_outputs.DATASETS[config.dataset].y_shape[0]
     return multi_label.LabelValue(

@@ -18,7 +18,7 @@ _VALIDATION_EVERY = 5
 _SIDE = horses.SIDE
 # Photographs are moved at random by so much at most, in pixels, radians and log-scale; bends, in
 # pixels at the points of a coarse grid, and tints are standard deviations.
-_SHIFT, _TURN, _STRETCH, _BEND, _BEND_GRID, _TINT = 4.0, 0.2, 0.2, 1.2, (4, 4), 0.25
+_SHIFT, _TURN, _STRETCH, _BEND, _BEND_GRID, _TINT = 4.0, 0.12, 0.12, 0.4, (4, 4), 0.15
 
 
 class Examples(NamedTuple):

@@ -24,6 +24,8 @@ class FullyConvolutional(nn.Module):
       channels: of the three convolutions.
       skips: whether a deconvolution also sees what had its size before (the paper does not say).
       dropout_rate: of the smallest image in training, in [0, 1).
+      group_size: so many channels at a time are normalised over the image after each layer but the
+        last (group normalisation); 0 for none, as the paper has it.
 
     Reference: Pan et al., "Adversarial Localized Energy Network for Structured Prediction",
     Binary Image Segmentation.
@@ -33,6 +35,7 @@ class FullyConvolutional(nn.Module):
     channels: Sequence[int] = (64, 128, 128)
     skips: bool = True
     dropout_rate: float = 0.0
+    group_size: int = 0
 
     @nn.compact
     def __call__(
@@ -46,15 +49,20 @@ class FullyConvolutional(nn.Module):
         if x.shape[0] % 4 or x.shape[1] % 4:
             raise ValueError(f"x must have sides divisible by 4, got {x.shape}")
         first, second, third = self.channels
-        whole = nn.relu(nn.Conv(first, (5, 5))(x))
-        half = nn.relu(nn.Conv(second, (3, 3))(halved(whole)))
-        quarter = nn.relu(nn.Conv(third, (3, 3))(halved(half)))
+        whole = self._activated(nn.Conv(first, (5, 5))(x))
+        half = self._activated(nn.Conv(second, (3, 3))(halved(whole)))
+        quarter = self._activated(nn.Conv(third, (3, 3))(halved(half)))
         quarter = nn.Dropout(self.dropout_rate, deterministic=deterministic)(quarter)
-        up = nn.relu(Deconvolution(second)(quarter))
+        up = self._activated(Deconvolution(second)(quarter))
         up = jnp.concatenate([up, half], axis=-1) if self.skips else up
-        up = nn.relu(Deconvolution(first)(up))
+        up = self._activated(Deconvolution(first)(up))
         up = jnp.concatenate([up, whole], axis=-1) if self.skips else up
         return nn.Conv(self.num_outputs, (3, 3))(up)
+
+    def _activated(self, x):
+        if self.group_size:
+            x = nn.GroupNorm(num_groups=None, group_size=self.group_size)(x)
+        return nn.relu(x)
 
 
 class SegmentationNetwork(nn.Module):
@@ -62,13 +70,14 @@ class SegmentationNetwork(nn.Module):
 
     Attributes:
       num_classes: L, or 0 for a mask.
-      channels, skips, dropout_rate: see :class:`FullyConvolutional`.
+      channels, skips, dropout_rate, group_size: see :class:`FullyConvolutional`.
     """
 
     num_classes: int = 0
     channels: Sequence[int] = (64, 128, 128)
     skips: bool = True
     dropout_rate: float = 0.0
+    group_size: int = 0
 
     @nn.compact
     def __call__(
@@ -76,7 +85,7 @@ class SegmentationNetwork(nn.Module):
     ) -> Float[Array, "..."]:
         """Logits [H, W], or [H, W, L]."""
         network = FullyConvolutional(
-            self.num_classes or 1, self.channels, self.skips, self.dropout_rate
+            self.num_classes or 1, self.channels, self.skips, self.dropout_rate, self.group_size
         )
         logits = network(x, deterministic=deterministic)
         return logits if self.num_classes else logits[..., 0]
@@ -97,13 +106,14 @@ class SegmentationValue(nn.Module):
     over its L classes (of a mask, two), so that a value network learns where an output errs.
 
     Attributes:
-      channels, skips, dropout_rate: see :class:`FullyConvolutional`.
+      channels, skips, dropout_rate, group_size: see :class:`FullyConvolutional`.
       energy: ``"scores"``, ``"overlap"`` or ``"pixels"``.
     """
 
     channels: Sequence[int] = (64, 128, 128)
     skips: bool = True
     dropout_rate: float = 0.0
+    group_size: int = 0
     energy: str = "scores"
 
     @nn.compact
@@ -119,7 +129,9 @@ class SegmentationValue(nn.Module):
             raise ValueError(f"energy must be one of {', '.join(ENERGIES)}, got {self.energy!r}")
         y = y if y.ndim == x.ndim else y[..., None]
         num_scores = 1 if self.energy == "scores" else y.shape[-1]
-        network = FullyConvolutional(num_scores, self.channels, self.skips, self.dropout_rate)
+        network = FullyConvolutional(
+            num_scores, self.channels, self.skips, self.dropout_rate, self.group_size
+        )
         scores = network(jnp.concatenate([x, 2 * y - 1], axis=-1), deterministic=deterministic)
         if self.energy == "scores":
             return jnp.mean(scores)

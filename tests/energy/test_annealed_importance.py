@@ -58,7 +58,7 @@ def standardised_errors(num_machines):
 
 def test_a_hundred_machines_lie_within_their_error_bars():
     errors = standardised_errors(100)
-    assert np.all(np.abs(errors) < 3)
+    assert np.sum(np.abs(errors) > 3) <= 1
     assert 90 <= np.sum(np.abs(errors) < 1.96) <= 99
     assert abs(errors.mean()) < 0.3
 

@@ -17,7 +17,7 @@ TINY: dict = dict(
     num_steps=3, log_every=1, batch_size=4, hidden=3, value_hidden=3, num_interactions=2,
     num_ascent_steps=2, num_refinements=4,
 )  # fmt: skip
-TINY_IMAGES = TINY | dict(channels=(2, 2, 2), value_channels=(2, 2, 2))
+TINY_IMAGES = TINY | dict(channels=(2, 2, 2), value_channels=(2, 2, 2), group_size=2)
 
 
 @pytest.fixture(scope="module")
@@ -231,6 +231,10 @@ def test_the_best_threshold_is_told_on_the_validation_part():
         (["--config.channels=(1,2)"], "channels: wanted three numbers >= 1"),
         (["--config.threshold=1.0"], "threshold: wanted in [0, 1)"),
         (["--config.mirrored=true"], "mirrored: wanted false for labels"),
+        (
+            ["--config.dataset=horses", "--config.group_size=7"],
+            "group_size: wanted 0, or a divisor",
+        ),
         (["--config.energy=mean"], "energy: wanted one of scores, overlap, pixels"),
         (["--config.dataset=horses", "--config.method=spen"], "method: wanted one of masks"),
         (["--config.crop=24"], "crop: wanted 32 for labels"),

@@ -22,6 +22,17 @@ def test_every_pixel_gets_logits(num_classes, shape, skips):
     assert np.any(np.asarray(dropped) != np.asarray(logits))
 
 
+def test_groups_of_channels_are_normalised():
+    """Logits then do not depend on the contrast of the photograph, but for the bias of a layer."""
+    logits = {}
+    for size in (0, 2):
+        network = segmentation.SegmentationNetwork(0, (4, 6, 6), group_size=size)
+        params = network.init(KEY, IMAGE)
+        logits[size] = [network.apply(params, scale * IMAGE) for scale in (1.0, 8.0)]
+    np.testing.assert_allclose(*logits[2], rtol=1e-3, atol=1e-4)
+    assert np.abs(logits[0][1]).max() > 4 * np.abs(logits[0][0]).max()
+
+
 def test_sides_that_cannot_be_halved_twice_are_named():
     with pytest.raises(ValueError, match=r"sides divisible by 4, got \(30, 32, 3\)"):
         segmentation.SegmentationNetwork(0, (4, 5, 6)).init(KEY, jnp.ones((30, 32, 3)))
