@@ -56,6 +56,11 @@ class RelaxedOutputs:
             return energy_losses.binary_cross_entropy(logits, true)
         return energy_losses.categorical_cross_entropy(logits, true)
 
+    def cost(self, y: Output, true: Output) -> Float[Array, ""]:
+        """How many variables are expected to differ from the true ones (the soft Hamming cost)."""
+        entries = energy_losses.soft_hamming(y, true)
+        return entries if self.kind == "binary" else entries / 2
+
     def oracle_value(self, y: Output, true: Output) -> Float[Array, "..."]:
         """How good y is, in [0, 1]; 1 for the true output. Of the whole or of each variable."""
         if self.oracle == _OF_VARIABLES:

@@ -133,7 +133,7 @@ def train_step(
             loss = config.outputs.cross_entropy(logits, y)
             if config.value is not None:
                 proposed = config.outputs.probabilities(logits)
-                cost = config.cost_weight * energy_losses.soft_hamming(proposed, y)
+                cost = config.cost_weight * config.outputs.cost(proposed, y)
                 offence = calls.applied(config.value, value, x, proposed) + jnp.where(
                     joint, cost, 0.0
                 )
@@ -160,7 +160,7 @@ def predict(config: InferenceNetworkConfig, state: InferenceNetworkState, x: Inp
 def _hinge(config, network, params, x, y, key):
     """The value network's loss of one example; g(x) is a constant of it."""
     proposed = config.outputs.probabilities(calls.in_training(config.network, network, key, x))
-    cost = config.cost_weight * energy_losses.soft_hamming(proposed, y)
+    cost = config.cost_weight * config.outputs.cost(proposed, y)
     value_fn = calls.of_output(config.value, params, x, key=key)
     return energy_losses.margin_rescaled(value_fn(y), value_fn(proposed), cost)
 

@@ -149,11 +149,11 @@ def _hinge(config, value_fn, constant_fn, y):
     """The offending output is found with constant parameters; its value is not."""
 
     def offence(z):
-        return constant_fn(z) + config.cost_weight * energy_losses.soft_hamming(z, y)
+        return constant_fn(z) + config.cost_weight * config.outputs.cost(z, y)
 
     start = config.outputs.initial(y)
     offending = config.ascent(offence, start, projection=config.outputs.project).y
-    cost = config.cost_weight * energy_losses.soft_hamming(offending, y)
+    cost = config.cost_weight * config.outputs.cost(offending, y)
     return energy_losses.margin_rescaled(value_fn(y), value_fn(offending), cost)
 
 

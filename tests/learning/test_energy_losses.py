@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from gasn_jax.learning import energy_losses as losses
+from gasn_jax.learning.relaxed_outputs import RelaxedOutputs
 
 pytestmark = pytest.mark.usefixtures("x64")
 TRUE, NETWORK, REFINED = 0.7, 0.2, -1.3
@@ -32,6 +33,14 @@ def test_the_soft_cost_of_sets_is_hammings():
     other = np.array([1.0, 1, 0, 0, 0, 1])
     assert losses.soft_hamming(other, LABELS) == 2
     assert losses.soft_hamming(np.full(6, 0.5), LABELS) == 3
+    assert RelaxedOutputs("binary").cost(other, LABELS) == 2
+
+
+def test_a_class_that_differs_costs_one():
+    true, other = np.eye(3)[[0, 1, 2, 2]], np.eye(3)[[0, 2, 1, 2]]
+    classes = RelaxedOutputs("classes")
+    assert classes.cost(other, true) == 2
+    assert classes.cost(np.full((4, 3), 1 / 3), true) == pytest.approx(4 * 2 / 3)
 
 
 def test_cross_entropies_are_their_formulas():
