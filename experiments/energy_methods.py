@@ -172,7 +172,9 @@ def _dvn(config):
     )
 
     def predict(state, x, num_steps):
-        start = data.outputs.initial(jnp.zeros(data.y_shape))
+        # a mask is as large as its image, which may be a crop
+        side = x.shape[:2] if data.are_images else ()
+        start = data.outputs.initial(jnp.zeros(side + data.y_shape[len(side) :]))
         found = dvn.predict(system, state, x, start, num_steps=num_steps)
         return Found(found.trajectory, found.values)
 

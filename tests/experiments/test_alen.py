@@ -116,7 +116,7 @@ def test_what_has_no_value_of_its_own_is_not_refined():
     ],
 )
 def test_every_method_of_images_has_a_step_and_a_prediction(dataset, method, energy):
-    """Traced only: shapes and types."""
+    """Traced only: shapes and types; of whole images in training, of squares in predictions."""
     config = alen.settled(dataset, method, **TINY_IMAGES | dict(energy=energy))
     data = config.data
     state = jax.eval_shape(lambda: alen.init(config, jax.random.key(0)))
@@ -128,9 +128,10 @@ def test_every_method_of_images_has_a_step_and_a_prediction(dataset, method, ene
     assert all(leaf.shape == () for leaf in jax.tree.leaves(metrics))
     shapes = [[leaf.shape for leaf in jax.tree.leaves(tree)] for tree in (after, state)]
     assert shapes[0] == shapes[1]
-    found = jax.eval_shape(alen.predictor(config), state, x)
+    squares = jax.ShapeDtypeStruct((4, 24, 24, 3), jnp.float32)
+    found = jax.eval_shape(alen.predictor(config), state, squares)
     count, _, *shape = found.trajectory.shape
-    assert (count, *shape) == (4, *data.y_shape)
+    assert (count, *shape) == (4, 24, 24, *data.y_shape[2:])
     assert found.values.shape == found.trajectory.shape[:2]
 
 
