@@ -44,7 +44,7 @@ def standardised_errors(num_machines):
     @jax.jit
     def one(seed, params):
         key = jax.random.fold_in(KEY, seed)
-        _, estimate = estimates(params, rbm, num_chains=200, num_steps=100, key=key)
+        _, estimate = estimates(params, rbm, num_chains=400, num_steps=100, key=key)
         exact = rbms.log_partition(params, rbm)
         return (estimate.log_partition - exact) / estimate.standard_error
 
@@ -58,7 +58,7 @@ def standardised_errors(num_machines):
 
 def test_a_hundred_machines_lie_within_their_error_bars():
     errors = standardised_errors(100)
-    assert np.sum(np.abs(errors) > 3) <= 1
+    assert np.max(np.abs(errors)) < 3
     assert 90 <= np.sum(np.abs(errors) < 1.96) <= 99
     assert abs(errors.mean()) < 0.3
 
