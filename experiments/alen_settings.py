@@ -115,7 +115,7 @@ _OWN: dict[tuple[str, str], dict[str, Any]] = {
     ("labels", "alen_no_task"): _ALEN
     | dict(initial_logit=-4.0, network_rate=1e-3, num_refinements=20, threshold=0.45),
     ("labels", "alen"): _ALEN,
-    ("horses", "feed_forward"): dict(channels=(32, 64, 64), num_steps=4000, threshold=0.55),
+    ("horses", "feed_forward"): dict(num_steps=12000, threshold=0.55),
     ("horses", "dvn"): dict(
         num_steps=5000, true_share=0.0625, adversarial_share=0.25, num_ascent_steps=4,
         num_refinements=6, step_size=5.0, value_dropout_rate=0.2, threshold=0.2,
