@@ -18,8 +18,7 @@ M = 6
 PLAIN = aan.AANConfig(
     height=8, width=4, num_channels=2, num_visible=5, num_hidden=3, channels=(4, 3), hidden=(6,)
 )
-LIGHTLY = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
-step = jax.jit(aan.train_step, static_argnums=0, compiler_options=LIGHTLY)
+step = jax.jit(aan.train_step, static_argnums=0)
 
 
 def problem(config, seed=0):
@@ -211,9 +210,9 @@ def test_the_memory_learns_the_features_and_the_generator_both_kinds_of_images()
     def body(state, key):
         return aan.train_step(config, state, images, key)
 
-    state, metrics = jax.jit(
-        lambda state, keys: jax.lax.scan(body, state, keys, unroll=4), compiler_options=LIGHTLY
-    )(aan.init(config, KEY, 32), jax.random.split(KEY, 1000))
+    state, metrics = jax.jit(lambda state, keys: jax.lax.scan(body, state, keys, unroll=4))(
+        aan.init(config, KEY, 32), jax.random.split(KEY, 1000)
+    )
     drawn = np.asarray(aan.sample(config, state, KEY, 64))
     distance = np.abs(drawn[:, None] - kinds[None]).mean(axis=(2, 3, 4))
     nearest = np.argmin(distance, axis=1)

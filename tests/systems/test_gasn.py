@@ -39,13 +39,12 @@ STRAIGHT_THROUGH = dataclasses.replace(VARIED, discriminator_input="straight_thr
 DTYPES = (np.float32, np.float64)
 TOLERANCE = {np.float32: 1e-5, np.float64: 1e-10}
 
-# Compiling is most of this file's time. The step against the paper's formulas is compiled as users
-# compile it; all others lightly.
-LIGHTLY = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
-step = jax.jit(gasn.train_step, static_argnums=0, compiler_options=LIGHTLY)
-generate = jax.jit(gasn._generate, static_argnums=0, compiler_options=LIGHTLY)
-sample = jax.jit(gasn.sample, static_argnums=0, static_argnames="mode", compiler_options=LIGHTLY)
-beliefs = jax.jit(gasn.beliefs, static_argnums=0, compiler_options=LIGHTLY)
+# The step against the paper's formulas is compiled as users compile it; all others lightly.
+FULLY = {"xla_backend_optimization_level": 3, "xla_llvm_disable_expensive_passes": False}
+step = jax.jit(gasn.train_step, static_argnums=0)
+generate = jax.jit(gasn._generate, static_argnums=0)
+sample = jax.jit(gasn.sample, static_argnums=0, static_argnames="mode")
+beliefs = jax.jit(gasn.beliefs, static_argnums=0)
 
 
 def random_batch(config, rng):
@@ -130,10 +129,9 @@ def literal_step(config, state, batch, key):
 def test_a_step_is_the_papers(dtype):
     with jax.enable_x64(dtype == np.float64):
         state, batch = problem(PLAIN, dtype)
-        w, theta, objective = jax.jit(
-            functools.partial(literal_step, PLAIN), compiler_options=LIGHTLY
-        )(state, batch, KEY)
-        after, metrics = jax.jit(gasn.train_step, static_argnums=0)(PLAIN, state, batch, KEY)
+        w, theta, objective = jax.jit(functools.partial(literal_step, PLAIN))(state, batch, KEY)
+        fully = jax.jit(gasn.train_step, static_argnums=0, compiler_options=FULLY)
+        after, metrics = fully(PLAIN, state, batch, KEY)
         assert_close(after.discriminator, w, TOLERANCE[dtype])
         assert_close(after.generator, theta, TOLERANCE[dtype])
         np.testing.assert_allclose(metrics["objective"], objective, rtol=TOLERANCE[dtype])
@@ -151,7 +149,7 @@ def test_all_routes_take_the_same_step(x64, gradient):
     assert min(jax.tree.leaves(moved)) > 1e-3  # every layer has a gradient to compare
 
 
-@functools.partial(jax.jit, static_argnums=0, compiler_options=LIGHTLY)
+@functools.partial(jax.jit, static_argnums=0)
 def potentials_gradient(config, scores, lengths, weights):
     def weighed(scores):
         one = functools.partial(gasn.smoothed_generator, config)
@@ -190,7 +188,7 @@ def test_seeds_side_by_side_are_seeds_one_by_one():
     states, batches = jax.tree.map(lambda *leaves: jnp.stack(leaves), *pairs)
     keys = jax.random.split(KEY, 3)
     side_by_side = jax.vmap(functools.partial(gasn.train_step, STRAIGHT_THROUGH))
-    got = jax.jit(side_by_side, compiler_options=LIGHTLY)(states, batches, keys)
+    got = jax.jit(side_by_side)(states, batches, keys)
     for i, pair in enumerate(pairs):
         wanted = step(STRAIGHT_THROUGH, *pair, keys[i])
         assert_close(jax.tree.map(lambda leaf, i=i: leaf[i], got), wanted, 1e-5)
@@ -209,7 +207,7 @@ def test_straight_through_is_exactly_one_hot_with_the_gradient_of_the_marginals(
     state, batch = problem(VARIED)
     weights = np.random.default_rng(1).normal(size=(M, N, L)).astype(np.float32)
 
-    @functools.partial(jax.jit, static_argnums=0, compiler_options=LIGHTLY)
+    @functools.partial(jax.jit, static_argnums=0)
     def seen_and_gradient(config, params):
         seen, pull = jax.vjp(lambda p: gasn._generate(config, p, KEY, batch.lengths)[0], params)
         return seen, pull(jnp.asarray(weights))[0]
@@ -237,13 +235,13 @@ def test_straight_through_shows_samples_of_the_chain():
     np.testing.assert_allclose(np.mean(seen, axis=0), p, atol=5 * 0.5 / np.sqrt(20_000))
 
 
-@functools.partial(jax.jit, static_argnums=0, compiler_options=LIGHTLY)
+@functools.partial(jax.jit, static_argnums=0)
 def drawn_potentials(config, params, noise_key, lengths):
     z = gasn.noise(config, noise_key, len(lengths))
     return jax.vmap(lambda z, n: gasn.potentials(config, params, z, n))(z, lengths)
 
 
-@functools.partial(jax.jit, compiler_options=LIGHTLY)
+@jax.jit
 @jax.vmap
 def best_states(scores, length):
     return chain.argmax(*scores, length=length)[0]
