@@ -21,7 +21,8 @@ so):
 * crops of 24x24, the published practice for DVN, cost half of whole images: an FCN has, at the best
   threshold, 76.6 after 1200 steps of 16 crops, 74.5 of whole images, and 78.4 and 78.7 after 2400
   steps of 8 and 4800 of 4. Then also: group normalisation 79.7, dropout of 0 rather than 0.3 79.2,
-  channels (32, 64, 64) 78.9, rate 0.001 77.7 (0.004, of 16, 73.8), layer normalisation, of 16, 76.5;
+  channels (32, 64, 64) 78.9, rate 0.001 77.7 (0.004, of 16, 73.8), layer normalisation, of 16,
+  76.5;
 * steps of 8 crops matter more than any of these. FCN: 85.2 after 12000 (83.2 after 8000 from more
   augmentation). ALEN, at one half and at the best threshold, 0.6: 85.1 and 85.3 after 6000, 85.8
   and 86.0 after 9000, 85.8 and 86.2 after 12000; its inference network's best are 84.1, 84.9 and
