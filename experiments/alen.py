@@ -41,7 +41,9 @@ from gasn_jax.nn import segmentation
 from gasn_jax.training import loop, pictures
 from gasn_jax.training.errors import require
 
-_CHUNK, _SHOWN, _CURVES = 256, 16, 8
+# Inputs that are predicted at a time: as many labels', and as few images', as are fastest.
+_CHUNK, _IMAGE_CHUNK = 256, 16
+_SHOWN, _CURVES = 16, 8
 _CHOICE = re.compile(r"--?config\.(dataset|method)=(.*)")
 
 
@@ -246,8 +248,12 @@ def predict(config: Config, state: Any, x: np.ndarray) -> Predicted:
         values = [np.asarray(one.values) for one in found]
         return Predicted(structured_outputs.joined(masks, views, axis=2), np.mean(values, axis=0))
 
-    parts = [of_part(x[i : i + _CHUNK]) for i in range(0, len(x), _CHUNK)]
-    return Predicted(*(np.concatenate(leaves) for leaves in zip(*parts, strict=True)))
+    size = min(len(x), _IMAGE_CHUNK if config.data.are_images else _CHUNK)
+    starts = range(0, len(x), size)
+    # the last part is filled up, so that one compiled program predicts all
+    filled = x[np.arange(len(starts) * size) % len(x)]
+    parts = [of_part(filled[i : i + size]) for i in starts]
+    return Predicted(*(np.concatenate(leaves)[: len(x)] for leaves in zip(*parts, strict=True)))
 
 
 def evaluate(config: Config, found: Predicted, true: np.ndarray) -> dict[str, Any]:

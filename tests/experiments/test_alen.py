@@ -98,6 +98,16 @@ def test_every_method_predicts_relaxed_labels(method):
     assert np.all((found.trajectory >= 0) & (found.trajectory <= 1))
 
 
+def test_many_inputs_are_predicted_part_by_part(monkeypatch):
+    config = alen.settled("bibtex", "alen", **TINY)
+    state = alen.init(config, jax.random.key(0))
+    x = np.random.default_rng(0).normal(size=(7, 1836)).astype(np.float32)
+    whole = alen.predict(config, state, x)
+    monkeypatch.setattr(alen, "_CHUNK", 3)
+    for got, wanted in zip(alen.predict(config, state, x), whole, strict=True):
+        np.testing.assert_allclose(got, wanted, rtol=1e-5, atol=1e-6)
+
+
 def test_what_has_no_value_of_its_own_is_not_refined():
     for method in ("network_alone", "feed_forward"):
         config = alen.settled("bibtex", method, hidden=3, value_hidden=3)
