@@ -8,8 +8,8 @@ seeds, and prints the mean and standard deviation of its scores on the test part
 
 Table 1 on Bibtex takes 15 minutes on two CPU cores, and gives ALEN 47.91 +- 0.40 (README has all
 rows). Of Table 3, mean and global IOU: FCN 84.43 +- 0.18 and 84.61 +- 0.18, one ALEN 85.2 and 85.3,
-its inference network 83.7 and 83.9; on one core an FCN takes 5 minutes, an ALEN 24, and 6 more to
-predict. DVN's row and Table 2 were not measured yet.
+its inference network 83.7 and 83.9; on one core an FCN takes 5 minutes, an ALEN 24, and at most 9
+more to predict. DVN's row and Table 2 were not measured yet.
 
 Table 1 (labels; `--config.dataset=bookmarks` where that set is at hand), 2 (LFW parts; the paper
 has superpixel accuracy, ours is that of pixels, for the superpixels are not in the packed copy) and

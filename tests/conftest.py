@@ -20,7 +20,7 @@ hypothesis.settings.load_profile("gasn_jax")
 
 
 # Tests of what programs do, not of how precisely they do it when the compiler has done its best:
-# theirs are many, small and run a few times, and cost half if they are compiled with little effort.
+# theirs are many, small and run a few times, and cost about half if compiled with little effort.
 _COMPILED_LIGHTLY = (
     "data",
     "energy",
