@@ -157,10 +157,13 @@ class Config(loop.LoopConfig):
         return structured_outputs.DATASETS[self.dataset]
 
 
-def settled(dataset: str, method: str, **fields: Any) -> Config:
-    """The config of a method on a data set, with the settings that were chosen for it."""
+def settled(dataset: str, method: str, *, wide: bool = False, **fields: Any) -> Config:
+    """The config of a method on a data set, with the settings that were chosen for it.
+
+    With ``wide``, those of masks by networks of the paper's width.
+    """
     named: dict[str, Any] = {"dataset": dataset, "method": method}
-    return Config(**named | alen_settings.of(dataset, method) | fields)
+    return Config(**named | alen_settings.of(dataset, method, wide=wide) | fields)
 
 
 class Predicted(NamedTuple):

@@ -117,6 +117,8 @@ class Config(loop.LoopConfig):
     table: int = 1
     # One of the table's data sets; empty for the first.
     dataset: str = ""
+    # Masks: networks of the paper's width, which ask for a GPU.
+    wide: bool = False
     # Models of each row, of the seeds `seed`, `seed + 1`, ...
     num_seeds: int = 5
     # Folder that holds the sets; empty for the environment variable GASN_DATA, then ../shared/data.
@@ -130,12 +132,13 @@ class Config(loop.LoopConfig):
         known = ("", *TABLES[self.table].datasets)
         require(self.dataset in known, "dataset", f"one of {', '.join(known[1:])}", self.dataset)
         require(self.num_seeds >= 1, "num_seeds", ">= 1", self.num_seeds)
+        require(self.table > 1 or not self.wide, "wide", "false for labels", True)
         for row in TABLES[self.table].rows:
             self.runs(row)
 
     def runs(self, row: Row) -> list[alen.Config]:
         """The config of each of a row's models."""
-        names = ("log_every", "checkpoint_every", "data_dir", "held_out")
+        names = ("log_every", "checkpoint_every", "data_dir", "held_out", "wide")
         shared = {name: getattr(self, name) for name in names}
         if self.num_steps:
             shared["num_steps"] = self.num_steps

@@ -305,6 +305,16 @@ def test_a_table_trains_its_rows(tmp_path, data_dir, monkeypatch):
     assert len(lines) == 2 + len(names) and lines[-1].endswith("| 46.4 |")
 
 
+@pytest.mark.parametrize("table", [2, 3])
+def test_a_wide_table_has_the_paper_s_networks_and_steps_of_their_own(table):
+    config = alen_tables.Config(table=table, wide=True)
+    runs = [run for row in alen_tables.TABLES[table].rows for run in config.runs(row)]
+    assert {(run.channels, run.value_channels) for run in runs} == {((64, 128, 128),) * 2}
+    narrow = alen_tables.Config(table=table).runs(alen_tables.TABLES[table].rows[-1])[0]
+    assert narrow.channels != runs[-1].channels and narrow.num_steps != runs[-1].num_steps
+    assert narrow.num_refinements == runs[-1].num_refinements
+
+
 @pytest.mark.slow
 def test_convergence_draws_both_figures(tmp_path, data_dir):
     config = alen_convergence.Config(num_seeds=2, num_steps=3, data_dir=data_dir)
@@ -324,6 +334,7 @@ def test_convergence_draws_both_figures(tmp_path, data_dir):
         (alen_tables, "--config.table=4", "table: wanted 1, 2 or 3, got 4"),
         (alen_tables, "--config.dataset=horses", "dataset: wanted one of bibtex, bookmarks"),
         (alen_tables, "--config.num_seeds=0", "num_seeds: wanted >= 1"),
+        (alen_tables, "--config.wide=true", "wide: wanted false for labels"),
         (alen_convergence, "--config.dataset=horses", "dataset: wanted bibtex or bookmarks"),
         (alen_convergence, "--config.num_epochs=0", "num_epochs: wanted >= 1"),
         (alen_convergence, "--config.num_refinements=0", "num_refinements: wanted >= 1"),
