@@ -53,7 +53,7 @@ class Config(loop.LoopConfig):
     num_steps: int = 2000
     log_every: int = 100
     checkpoint_every: int = 1000
-    # bibtex, bookmarks, horses or lfw_parts.
+    # bibtex, bookmarks, horses, lfw_parts, or lfw_superpixels, the same as published.
     dataset: str = "bibtex"
     # feed_forward, dvn, network_alone, aen, alen_no_task or alen; of labels also logistic,
     # feed_forward_half, spen, spen_end_to_end or inference_network.
@@ -190,7 +190,7 @@ def train(config: Config, directory: str) -> dict[str, Any]:
         steps_per_call=loop.steps_per_call(convolutions=config.data.are_images),
     )
     found = predict(config, state, held_out.x)
-    evaluation = evaluate(config, found, held_out.y)
+    evaluation = evaluate(config, found, held_out)
     with open(os.path.join(directory, "evaluation.json"), "w", encoding="utf-8") as file:
         json.dump(evaluation, file, indent=1)
     for name in ("network", "refined"):
@@ -219,7 +219,7 @@ def batch(config: Config, data: structured_outputs.Examples, key: jax.Array):
 
 def train_step(config: Config, state: Any, batch: structured_outputs.Examples, key: jax.Array):
     """One step; the state after it, and metrics."""
-    system, metrics = energy_methods.learner(config).step(state["system"], *batch, key)
+    system, metrics = energy_methods.learner(config).step(state["system"], batch.x, batch.y, key)
     step_size = 1 - config.average_decay
     average = optax.incremental_update(_networks(system), state["average"], step_size)
     return {"system": system, "average": average}, metrics
@@ -259,34 +259,38 @@ def predict(config: Config, state: Any, x: np.ndarray) -> Predicted:
     return Predicted(*(np.concatenate(leaves)[: len(x)] for leaves in zip(*parts, strict=True)))
 
 
-def evaluate(config: Config, found: Predicted, true: np.ndarray) -> dict[str, Any]:
+def evaluate(
+    config: Config, found: Predicted, held_out: structured_outputs.Examples
+) -> dict[str, Any]:
     """Scores in %, of the ascent's end and of its start, which is the network's output if any.
 
     On the validation part also the best threshold of either, by the first score.
     """
     ends = {"network": found.trajectory[:, 0], "refined": found.trajectory[:, -1]}
     thresholds = {"network": config.network_threshold, "refined": config.threshold}
-    truth = true > 0.5
-    scores = config.data.scores
     evaluation: dict[str, Any] = {
-        name: scores(config.data.decide(y, thresholds[name]), truth) for name, y in ends.items()
+        name: config.data.scores(config.data.decide(y, thresholds[name]), held_out)
+        for name, y in ends.items()
     }
+
+    def first_score(predicted, true):
+        del true
+        return next(iter(config.data.scores(predicted, held_out).values()))
+
     if config.held_out == "validation" and not config.data.num_classes:
         for name, y in ends.items():
             candidates = np.linspace(0.05, 0.95, 19).round(2)
-            best = overlap.best_threshold(y, truth, candidates, _first_of(scores))
+            best = overlap.best_threshold(y, held_out.y > 0.5, candidates, first_score)
             evaluation[f"best threshold of {name}"] = list(best)
     return evaluation
 
 
-def _first_of(scores):
-    return lambda predicted, true: next(iter(scores(predicted, true).values()))
-
-
-def refinement(config: Config, found: Predicted, true: np.ndarray) -> dict[str, np.ndarray]:
+def refinement(
+    config: Config, found: Predicted, held_out: structured_outputs.Examples
+) -> dict[str, np.ndarray]:
     """Each score after every step of the ascent, [T+1]."""
     steps = found.trajectory.swapaxes(0, 1)
-    rows = [config.data.scores(config.data.decide(y, config.threshold), true > 0.5) for y in steps]
+    rows = [config.data.scores(config.data.decide(y, config.threshold), held_out) for y in steps]
     return {name: np.array([row[name] for row in rows]) for name in rows[0]}
 
 
@@ -341,7 +345,7 @@ def _networks(system):
 
 
 def _save_pictures(config, directory, found, held_out):
-    scores = refinement(config, found, held_out.y)
+    scores = refinement(config, found, held_out)
     if found.trajectory.shape[1] > 1:
         pictures.save_curves(
             os.path.join(directory, "refinement.png"),
@@ -367,7 +371,7 @@ def _default(argv):
     """The config whose fields the command line changes: that of its data set and method."""
     chosen = {found[1]: found[2] for found in map(_CHOICE.match, argv) if found}
     try:
-        return settled(**{"dataset": "bibtex", "method": "alen"} | chosen)
+        return settled(chosen.get("dataset", "bibtex"), chosen.get("method", "alen"))
     except ValueError:
         return Config()  # refuses the choice in a line, when it is parsed
 

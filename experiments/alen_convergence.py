@@ -47,7 +47,7 @@ class Config(loop.LoopConfig):
     # Epochs between two predictions of the held-out part.
     num_epochs: int = 5
     # Steps of the ascent in Figure 3.
-    num_refinements: int = 30
+    num_refinements: int = 60
     # Folder that holds the sets; empty for the environment variable GASN_DATA, then ../shared/data.
     data_dir: str = ""
     # The part that is predicted: test, or validation.
@@ -116,7 +116,7 @@ def _run_one(study, config, directory, fit, held_out):
     )
     config = dataclasses.replace(config, num_refinements=study.num_refinements)
     found = alen.predict(config, state["run"], held_out.x)
-    steps = alen.refinement(config, found, held_out.y)["example F1"]
+    steps = alen.refinement(config, found, held_out)["example F1"]
     lines = [
         line for line in workdir.read_metrics(directory) if not line["step"] % config.log_every
     ]

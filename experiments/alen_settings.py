@@ -74,7 +74,8 @@ def of(dataset: str, method: str, *, wide: bool = False) -> dict[str, Any]:
 
     With ``wide``, of masks by networks of the paper's width.
     """
-    kind = "labels" if dataset in ("bibtex", "bookmarks") else dataset
+    kinds = {"bibtex": "labels", "bookmarks": "labels", "lfw_superpixels": "lfw_parts"}
+    kind = kinds.get(dataset, dataset)
     found = _SHARED.get(kind, {}) | _OWN.get((kind, method), {})
     return found | _WIDE | _WIDE_OWN.get((kind, method), {}) if wide else found
 

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from gasn_jax.data import horses, lfw_parts, locate, multi_label
+from gasn_jax.data import horses, lfw_parts, lfw_superpixels, locate, multi_label
 from gasn_jax.evaluation import overlap
 from gasn_jax.learning.relaxed_outputs import RelaxedOutputs
 
@@ -22,10 +22,15 @@ _SHIFT, _TURN, _STRETCH, _BEND, _BEND_GRID, _TINT = 4.0, 0.12, 0.12, 0.4, (4, 4)
 
 
 class Examples(NamedTuple):
-    """Inputs [M, ...] and true outputs [M, ...], float32."""
+    """Inputs [M, ...] and true outputs [M, ...], float32.
+
+    Superpixels, of held-out photographs where they are known, are the number of each pixel's, and
+    their labels.
+    """
 
     x: np.ndarray
     y: np.ndarray
+    superpixels: tuple[np.ndarray, np.ndarray] | None = None
 
 
 class Parts(NamedTuple):
@@ -45,7 +50,7 @@ class Dataset(NamedTuple):
       load: the parts, from the folder of data or None.
       augment: (key, x, y, side) -> (x, y), another example like one, of a square with that side;
         None where there is no such thing.
-      scores: (predicted 0 or 1 [M, ...], true [M, ...]) -> numbers in %, the main one first.
+      scores: (predicted 0 or 1 [M, ...], the examples) -> numbers in %, the main one first.
       input_name: of x in the files of `--mode=predict`.
     """
 
@@ -54,7 +59,7 @@ class Dataset(NamedTuple):
     outputs: RelaxedOutputs
     load: Callable[[str | None], Parts]
     augment: Callable[..., Any] | None
-    scores: Callable[[np.ndarray, np.ndarray], dict[str, float]]
+    scores: Callable[[np.ndarray, Examples], dict[str, float]]
     input_name: str
 
     @property
@@ -81,9 +86,10 @@ def load(name: str, data_dir: str, held_out: str) -> tuple[Examples, Examples]:
     """
     parts = DATASETS[name].load(data_dir or None)
     if held_out == "validation":
-        return parts.train, parts.validation
-    both = zip(parts.train, parts.validation, strict=True)
-    return Examples(*(np.concatenate(pair) for pair in both)), parts.test
+        return Examples(parts.train.x, parts.train.y), parts.validation
+    both = parts.train, parts.validation
+    fit = Examples(np.concatenate([part.x for part in both]), np.concatenate([p.y for p in both]))
+    return fit, parts.test
 
 
 def _multi_label(name, data_dir):
@@ -97,7 +103,8 @@ def _multi_label(name, data_dir):
     return Parts(fit, validation, test)
 
 
-def _label_scores(predicted, true):
+def _label_scores(predicted, examples):
+    true = examples.y > 0.5
     found = {
         "example F1": overlap.example_f1(predicted, true),
         "micro F1": overlap.micro_f1(predicted, true),
@@ -115,7 +122,8 @@ def _horses(data_dir):
     )
 
 
-def _mask_scores(predicted, true):
+def _mask_scores(predicted, examples):
+    true = examples.y > 0.5
     found = {
         "mean IOU": overlap.mean_iou(predicted, true),
         "global IOU": overlap.global_iou(predicted, true),
@@ -125,14 +133,32 @@ def _mask_scores(predicted, true):
 
 
 def _lfw_parts(data_dir):
+    return Parts(*(Examples(*_parts_of_faces(part)) for part in lfw_parts.load(data_dir)))
+
+
+def _lfw_superpixels(data_dir):
+    return Parts(
+        *(
+            Examples(*_parts_of_faces(part), (part.superpixels, part.superpixel_labels))
+            for part in lfw_superpixels.load(data_dir, side=_SIDE)
+        )
+    )
+
+
+def _parts_of_faces(part):
     classes = np.eye(len(lfw_parts.LABELS), dtype=np.float32)
-    parts = lfw_parts.load(data_dir)
-    return Parts(*(Examples(scaled(part.images), classes[part.labels]) for part in parts))
+    return scaled(part.images), classes[part.labels]
 
 
-def _class_scores(predicted, true):
-    found = overlap.pixel_accuracy(predicted.argmax(axis=-1), true.argmax(axis=-1))
-    return {"pixel accuracy": 100 * found}
+def _class_scores(predicted, examples):
+    predicted = predicted.argmax(axis=-1)
+    found = {"pixel accuracy": overlap.pixel_accuracy(predicted, examples.y.argmax(axis=-1))}
+    if examples.superpixels is not None:
+        of_pixels, labels = examples.superpixels
+        large = lfw_superpixels.enlarged(predicted, of_pixels.shape[-1])
+        accuracy = overlap.superpixel_accuracy(large, of_pixels, labels)
+        found = {"superpixel accuracy": accuracy} | found
+    return {name: 100 * value for name, value in found.items()}
 
 
 class View(NamedTuple):
@@ -221,34 +247,40 @@ def _recoloured(key, x):
 
 _BINARY_F1 = RelaxedOutputs("binary", "f1")
 
-DATASETS = {
-    name: Dataset(
-        x_shape=(num_features,),
-        y_shape=(multi_label.NUM_LABELS[name],),
-        outputs=_BINARY_F1,
-        load=functools.partial(_multi_label, name),
-        augment=None,
-        scores=_label_scores,
-        input_name="features",
-    )
-    for name, num_features in (("bibtex", 1836), ("bookmarks", 2150))
-} | {
-    "horses": Dataset(
-        x_shape=(_SIDE, _SIDE, 3),
-        y_shape=(_SIDE, _SIDE),
-        outputs=RelaxedOutputs("binary", "iou"),
-        load=_horses,
-        augment=_moved,
-        scores=_mask_scores,
-        input_name="images",
-    ),
-    "lfw_parts": Dataset(
-        x_shape=(_SIDE, _SIDE, 3),
-        y_shape=(_SIDE, _SIDE, len(lfw_parts.LABELS)),
-        outputs=RelaxedOutputs("classes", "iou"),
-        load=_lfw_parts,
-        augment=_moved,
-        scores=_class_scores,
-        input_name="images",
-    ),
-}
+DATASETS = (
+    {
+        name: Dataset(
+            x_shape=(num_features,),
+            y_shape=(multi_label.NUM_LABELS[name],),
+            outputs=_BINARY_F1,
+            load=functools.partial(_multi_label, name),
+            augment=None,
+            scores=_label_scores,
+            input_name="features",
+        )
+        for name, num_features in (("bibtex", 1836), ("bookmarks", 2150))
+    }
+    | {
+        "horses": Dataset(
+            x_shape=(_SIDE, _SIDE, 3),
+            y_shape=(_SIDE, _SIDE),
+            outputs=RelaxedOutputs("binary", "iou"),
+            load=_horses,
+            augment=_moved,
+            scores=_mask_scores,
+            input_name="images",
+        ),
+    }
+    | {
+        name: Dataset(
+            x_shape=(_SIDE, _SIDE, 3),
+            y_shape=(_SIDE, _SIDE, len(lfw_parts.LABELS)),
+            outputs=RelaxedOutputs("classes", "iou"),
+            load=load_faces,
+            augment=_moved,
+            scores=_class_scores,
+            input_name="images",
+        )
+        for name, load_faces in (("lfw_parts", _lfw_parts), ("lfw_superpixels", _lfw_superpixels))
+    }
+)

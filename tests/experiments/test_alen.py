@@ -12,6 +12,7 @@ import pytest
 from experiments import alen, alen_convergence, alen_tables, energy_methods, structured_outputs
 from gasn_jax.data import horses
 from tests import command_line
+from tests.data.test_lfw_superpixels import write as write_faces
 
 TINY: dict = dict(
     num_steps=3, log_every=1, batch_size=4, hidden=3, value_hidden=3, num_interactions=2,
@@ -78,7 +79,7 @@ def test_it_trains_resumes_and_predicts(tmp_path, data_dir):
         threshold = alen.settled("bibtex", "alen").threshold
         decided = archive["trajectory"][:, -1] > threshold
         np.testing.assert_array_equal(archive["predicted"], decided)
-        scores = structured_outputs.DATASETS["bibtex"].scores(decided, held_out.y > 0.5)
+        scores = structured_outputs.DATASETS["bibtex"].scores(decided, held_out)
     assert scores == pytest.approx(found["refined"])
 
 
@@ -197,6 +198,31 @@ def test_predictions_are_averaged_over_crops():
     np.testing.assert_allclose(found, total / count, rtol=1e-4, atol=1e-5)
 
 
+def test_superpixels_are_scored_where_they_are_known(tmp_path):
+    """On made files in the published layout, whose superpixels are quarters and an eighth."""
+    write_faces(tmp_path, size=64)
+    fit, held_out = structured_outputs.load("lfw_superpixels", str(tmp_path), "test")
+    assert fit.superpixels is None and fit.x.shape == (4, 32, 32, 3)
+    right = held_out.y > 0.5
+    scores = structured_outputs.DATASETS["lfw_superpixels"].scores
+    assert scores(right, held_out) == {"superpixel accuracy": 100, "pixel accuracy": 100}
+    wrong = right.copy()
+    wrong[0, 16:, 16:] = np.roll(right[0, 16:, 16:], 1, axis=-1)
+    wrong[1, :8, :4] = np.roll(right[1, :8, :4], 1, axis=-1)  # a quarter of a superpixel
+    found = scores(wrong, held_out)
+    assert found["superpixel accuracy"] == pytest.approx(90)
+    assert found["pixel accuracy"] == pytest.approx(100 * (1 - (256 + 32) / 2048))
+    unknown = held_out._replace(superpixels=None)
+    assert scores(wrong, unknown) == {"pixel accuracy": found["pixel accuracy"]}
+
+
+def test_the_published_faces_have_the_settings_of_the_packed_ones():
+    table = alen_tables.Config(table=2, dataset="lfw_superpixels")
+    run = table.runs(alen_tables.TABLES[2].rows[-1])[0]
+    packed = alen.settled("lfw_parts", run.method)
+    assert dataclasses.replace(run, dataset="lfw_parts") == packed
+
+
 @pytest.mark.parametrize("dataset", ["horses", "lfw_parts"])
 def test_examples_are_moved_with_their_masks(dataset):
     """A mask that is the photograph's first channel stays so, but for the edges of its parts."""
@@ -223,7 +249,7 @@ def test_examples_are_moved_with_their_masks(dataset):
 def test_the_best_threshold_is_told_on_the_validation_part():
     config = alen.settled("bibtex", "feed_forward", held_out="validation")
     y = np.array([[[0.3, 0.1, 0.17]], [[0.1, 0.35, 0.12]]], np.float32)
-    true = np.array([[1, 0, 0], [0, 1, 0]], np.float32)
+    true = structured_outputs.Examples(np.zeros(2), np.array([[1.0, 0, 0], [0, 1, 0]]))
     found = alen.evaluate(config, alen.Predicted(y, np.zeros((2, 1))), true)
     assert found["best threshold of refined"] == [0.2, 100.0]
     config = dataclasses.replace(config, held_out="test")
