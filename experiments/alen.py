@@ -21,6 +21,7 @@ CSV, and of images `examples.png`.
 
 import dataclasses
 import functools
+import itertools
 import json
 import os
 import re
@@ -44,7 +45,7 @@ from gasn_jax.training.errors import require
 # Inputs that are predicted at a time: as many labels', and as few images', as are fastest.
 _CHUNK, _IMAGE_CHUNK = 256, 16
 _SHOWN, _CURVES = 16, 8
-_CHOICE = re.compile(r"--?config\.(dataset|method)=(.*)")
+_CHOICE = re.compile(r"--?config\.(dataset|method)[= ](\S*)")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -369,7 +370,9 @@ def _save_segmented(path, x, panels):
 
 def _default(argv):
     """The config whose fields the command line changes: that of its data set and method."""
-    chosen = {found[1]: found[2] for found in map(_CHOICE.match, argv) if found}
+    # a flag's value may be its own argument
+    arguments = [*argv, *map(" ".join, itertools.pairwise(argv))]
+    chosen = {found[1]: found[2] for found in map(_CHOICE.fullmatch, arguments) if found}
     try:
         return settled(chosen.get("dataset", "bibtex"), chosen.get("method", "alen"))
     except ValueError:

@@ -72,12 +72,12 @@ from typing import Any
 def of(dataset: str, method: str, *, wide: bool = False) -> dict[str, Any]:
     """The fields of `experiments.alen.Config` that are not its defaults; none for unknown names.
 
-    With ``wide``, of masks by networks of the paper's width.
+    With ``wide``, of masks by networks of the paper's width; a `KeyError` for labels.
     """
     kinds = {"bibtex": "labels", "bookmarks": "labels", "lfw_superpixels": "lfw_parts"}
     kind = kinds.get(dataset, dataset)
     found = _SHARED.get(kind, {}) | _OWN.get((kind, method), {})
-    return found | _WIDE | _WIDE_OWN.get((kind, method), {}) if wide else found
+    return found | _WIDE[kind] | _WIDE_OWN.get((kind, method), {}) if wide else found
 
 
 _SHARED: dict[str, dict[str, Any]] = {

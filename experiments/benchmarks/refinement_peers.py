@@ -104,9 +104,13 @@ class Peer:
         self._descend(0, loss + 0.5 * torch.mean((value - 1) ** 2))
 
     def _descend(self, which, loss):
-        self._optimizers[which].zero_grad()
-        loss.backward()
-        self._optimizers[which].step()
+        """One step of one network, whose parameters alone are differentiated by."""
+        optimizer = self._optimizers[which]
+        parameters = [one for group in optimizer.param_groups for one in group["params"]]
+        gradients = torch.autograd.grad(loss, parameters)
+        for one, gradient in zip(parameters, gradients, strict=True):
+            one.grad = gradient
+        optimizer.step()
 
     def _ascend(self, y):
         with torch.no_grad():

@@ -143,25 +143,26 @@ def train_step(
       the true, proposed and refined outputs, and the oracle's of the latter two.
     """
     network_adam, value_adam = _optimizers(config)
-    keys = jax.random.split(key, y.shape[0])
+    # the proposal of an example is the same one in both losses
+    network_keys, value_keys = jax.random.split(key, (2, y.shape[0]))
 
     def found(x, key):
         logits = calls.in_training(config.network, state.network, key, x)
         proposed = config.outputs.probabilities(logits)
         return proposed, _ascend(config, state.value, x, proposed).y
 
-    proposed, refined = jax.vmap(found)(x, keys)
+    proposed, refined = jax.vmap(found)(x, network_keys)
 
     def value_loss(params):
         losses = jax.vmap(functools.partial(_value_loss, config, params))
-        return jax.tree.map(jnp.mean, losses(x, y, proposed, refined, keys))
+        return jax.tree.map(jnp.mean, losses(x, y, proposed, refined, value_keys))
 
     gradient, metrics = jax.grad(value_loss, has_aux=True)(state.value)
     value, value_optimizer = descent.step(value_adam, gradient, state.value_optimizer, state.value)
 
     def network_loss(params):
         losses = jax.vmap(functools.partial(_network_loss, config, params, value))
-        return jnp.mean(losses(x, y, keys))
+        return jnp.mean(losses(x, y, network_keys))
 
     loss, gradient = jax.value_and_grad(network_loss)(state.network)
     network, network_optimizer = descent.step(

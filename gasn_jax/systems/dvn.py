@@ -44,7 +44,8 @@ class DVNConfig:
     outputs: RelaxedOutputs = RelaxedOutputs()
     # The ascents in training.
     ascent: gradient_inference.Ascent = gradient_inference.Ascent(step_size=0.5)
-    # Shares of the minibatch that are true outputs and adversarial ones; the others are inferred.
+    # Shares of the minibatch that are true outputs and adversarial ones, at least one where a share
+    # is not 0; the others are inferred.
     true_share: float = 0.25
     adversarial_share: float = 0.25
     # Adam's learning rate, and the factor of decoupled weight decay.
@@ -129,8 +130,9 @@ def predict(
 
 def _taught(config, state, x, y):
     """The outputs of a step, [m, ...]: true, adversarial and inferred ones."""
-    num_true = round(config.true_share * len(y))
-    last = num_true + round(config.adversarial_share * len(y))
+    shares = config.true_share, config.adversarial_share
+    num_true, num_adversarial = (max(round(share * len(y)), share > 0) for share in shares)
+    last = num_true + num_adversarial
 
     def ascend(value_fn, start):
         return config.ascent(value_fn, start, projection=config.outputs.project).y

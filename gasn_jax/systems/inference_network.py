@@ -2,8 +2,9 @@ r"""Inference networks: a network g trained to find what a learned value v finds
 
 .. math:: \min_{\theta_v} \max_{\theta_g}\; \big[\Delta(g(x), y^*) + v(x, g(x)) - v(x, y^*)\big]_+
 
-with the soft Hamming cost, one step of each in turn; g also descends its cross-entropy, without
-which it settles on outputs that no value network has seen. The last steps train g alone, without
+with the soft Hamming cost, one step of each in turn; g ascends what is in the brackets, also where
+it is negative, and descends its cross-entropy, without which it settles on outputs that no value
+network has seen. The last steps train g alone, without
 the cost, towards the outputs of highest value: it then replaces the ascent at prediction.
 
 Without a value network there is the cross-entropy alone: a feed-forward network, the baseline.
@@ -110,15 +111,15 @@ def train_step(
       key: of the dropout.
     """
     network_adam, value_adam = _optimizers(config)
-    keys = jax.random.split(key, len(y))
+    # the proposal of an example is the same one in both losses
+    network_keys, value_keys = jax.random.split(key, (2, len(y)))
     joint = state.step < config.num_joint_steps
     value, value_optimizer, value_loss = state.value, state.value_optimizer, jnp.zeros(())
     if config.value is not None:
 
         def value_loss_fn(params):
-            return jnp.mean(
-                jax.vmap(lambda *one: _hinge(config, state.network, params, *one))(x, y, keys)
-            )
+            losses = jax.vmap(lambda *one: _hinge(config, state.network, params, *one))
+            return jnp.mean(losses(x, y, network_keys, value_keys))
 
         value_loss, gradient = jax.value_and_grad(value_loss_fn)(state.value)
         stepped = descent.step(value_adam, gradient, state.value_optimizer, state.value)
@@ -140,7 +141,7 @@ def train_step(
                 loss = loss - config.adversarial_weight * offence
             return loss
 
-        return jnp.mean(jax.vmap(one)(x, y, keys))
+        return jnp.mean(jax.vmap(one)(x, y, network_keys))
 
     network_loss, gradient = jax.value_and_grad(network_loss_fn)(state.network)
     network, network_optimizer = descent.step(
@@ -157,11 +158,12 @@ def predict(config: InferenceNetworkConfig, state: InferenceNetworkState, x: Inp
     return config.outputs.probabilities(calls.applied(config.network, state.network, x))
 
 
-def _hinge(config, network, params, x, y, key):
+def _hinge(config, network, params, x, y, network_key, value_key):
     """The value network's loss of one example; g(x) is a constant of it."""
-    proposed = config.outputs.probabilities(calls.in_training(config.network, network, key, x))
+    logits = calls.in_training(config.network, network, network_key, x)
+    proposed = config.outputs.probabilities(logits)
     cost = config.cost_weight * config.outputs.cost(proposed, y)
-    value_fn = calls.of_output(config.value, params, x, key=key)
+    value_fn = calls.of_output(config.value, params, x, key=value_key)
     return energy_losses.margin_rescaled(value_fn(y), value_fn(proposed), cost)
 
 

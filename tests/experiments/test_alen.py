@@ -115,6 +115,11 @@ def test_what_has_no_value_of_its_own_is_not_refined():
         state = alen.init(config, jax.random.key(0))
         found = alen.predict(config, state, np.ones((2, 1836), np.float32))
         assert found.trajectory.shape == (2, 1, 159)
+        config = alen.settled("horses", method, **TINY_IMAGES | dict(num_refinements=3))
+        state = jax.eval_shape(lambda config=config: alen.init(config, jax.random.key(0)))
+        squares = jax.ShapeDtypeStruct((2, 24, 24, 3), jnp.float32)
+        found = jax.eval_shape(alen.predictor(config), state, squares)
+        assert found.trajectory.shape == (2, 1, 24, 24)
 
 
 @pytest.mark.parametrize(

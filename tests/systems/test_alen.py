@@ -99,6 +99,27 @@ def test_a_step_is_that_of_the_formulas(config):
         )
 
 
+class _Dropped(nn.Module):
+    """A logit that is dropped or not, in the same place of the module whatever it is used as."""
+
+    @nn.compact
+    def __call__(self, x, y=None, *, deterministic=True):
+        bias = self.param("bias", nn.initializers.zeros, x.shape)
+        kept = nn.Dropout(0.5, deterministic=deterministic)(jnp.full_like(x, 5.0) + bias)
+        return kept if y is None else jnp.sum(kept)
+
+
+def test_the_networks_drop_units_independently():
+    config = alen.ALENConfig(network=_Dropped(), value=_Dropped(), ascent=Ascent(0))
+    one = jnp.ones((1, 1))
+    state = alen.init(config, KEY, one[0], one[0])
+    found = jax.vmap(lambda key: alen.train_step(config, state, one, one, key)[1])
+    metrics = found(jax.random.split(KEY, 400))
+    proposed, valued = metrics["network_oracle"] > 0.8, metrics["true_value"] > 0.8
+    # of 400, by chance, 200 are equal, with a standard deviation of 10
+    assert abs(float(jnp.sum(proposed == valued)) - 200) < 50
+
+
 class _ValueOfEach(nn.Module):
     """A logit for every variable."""
 
