@@ -3,8 +3,9 @@ r"""Energy models of structured outputs: one method of the ALEN paper's tables o
     python -m experiments.alen --workdir=DIR --config.dataset=bibtex --config.method=alen
 
 The settings of a method on a data set were chosen on its validation part
-(`--config.held_out=validation` trains without it and evaluates on it); `--help` after a data set
-and a method shows them. `experiments.alen_tables` trains all rows of a table, over seeds.
+(`--config.held_out=validation` trains without it and evaluates on it), but for those that
+`experiments.alen_settings` names; `--help` after a data set and a method shows them.
+`experiments.alen_tables` trains all rows of a table, over seeds.
 
 A trained run predicts for other inputs, without its data:
 
@@ -161,7 +162,7 @@ class Config(loop.LoopConfig):
 def settled(dataset: str, method: str, *, wide: bool = False, **fields: Any) -> Config:
     """The config of a method on a data set, with the settings that were chosen for it.
 
-    With ``wide``, those of masks by networks of the paper's width.
+    With ``wide``, those of masks by wide networks, which ask for a GPU.
     """
     named: dict[str, Any] = {"dataset": dataset, "method": method}
     return Config(**named | alen_settings.of(dataset, method, wide=wide) | fields)

@@ -11,8 +11,8 @@ Table 1 (labels; `--config.dataset=bookmarks` where that set is at hand), Table 
 pixels, the paper's that of superpixels) and Table 3 (Weizmann horses). README has the rows.
 
 Table 1 takes 15 minutes on two CPU cores. Of Table 3 one core trains an FCN in 5 minutes, a DVN in
-18, an ALEN in 24, and predicts in up to 9 more; networks of masks are then narrower than the
-paper's. `--config.wide=true` has the paper's width, which asks for a GPU.
+18, an ALEN in 24, and predicts in up to 9 more; networks of masks are then narrow.
+`--config.wide=true` has wide ones, of 64, 128 and 128 channels, which ask for a GPU.
 
 Files: `table.csv` and `table.md`, and a folder of each run.
 """
@@ -112,7 +112,7 @@ class Config(loop.LoopConfig):
     table: int = 1
     # One of the table's data sets; empty for the first.
     dataset: str = ""
-    # Masks: networks of the paper's width, which ask for a GPU.
+    # Masks: wide networks, which ask for a GPU.
     wide: bool = False
     # Models of each row, of the seeds `seed`, `seed + 1`, ...
     num_seeds: int = 5

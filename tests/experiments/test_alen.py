@@ -344,6 +344,33 @@ def test_a_wide_table_has_the_paper_s_networks_and_steps_of_their_own(table):
     narrow = alen_tables.Config(table=table).runs(alen_tables.TABLES[table].rows[-1])[0]
     assert narrow.channels != runs[-1].channels and narrow.num_steps != runs[-1].num_steps
     assert narrow.num_refinements == runs[-1].num_refinements
+    with pytest.raises(ValueError, match="wide networks are of masks, not of bibtex's labels"):
+        alen.settled("bibtex", "alen", wide=True)
+
+
+@pytest.mark.parametrize(
+    ("table", "dataset", "line"),
+    [
+        (1, "bibtex", "| ALEN | 1.50 | 0.71 | 46.4 |"),
+        (1, "bookmarks", "| ALEN | 1.50 | 0.71 | 38.3 |"),
+        (2, "lfw_parts", "| ALEN | 1.50 | 0.71 | 96.47 |"),
+        (2, "lfw_superpixels", "| ALEN | 1.50 | 0.71 | 96.47 |"),
+        (3, "horses", "| ALEN | 1.50 | 0.71 | 85.5 | 1.50 | 0.71 | 85.4 |"),
+    ],
+)
+def test_a_table_has_the_paper_s_numbers_of_its_data_set(tmp_path, table, dataset, line):
+    config = alen_tables.Config(table=table, dataset=dataset, num_seeds=2)
+    scores = alen_tables.TABLES[table].scores[dataset]
+    rows = alen_tables.TABLES[table].rows
+    found = {row.name: {score: [1.0, 2.0] for score in scores} for row in rows}
+    alen_tables._save(config, str(tmp_path), found)
+    assert (tmp_path / "table.md").read_text().splitlines()[-1] == line
+
+
+def test_settings_are_found_however_a_flag_is_given():
+    one = alen._default(["--config.dataset=horses", "--config.method=dvn"])
+    two = alen._default(["--config.dataset", "horses", "-config.method", "dvn"])
+    assert one == two == alen.settled("horses", "dvn")
 
 
 @pytest.mark.slow
