@@ -126,7 +126,7 @@ def forward(
       ValueError: at trace time, for fewer than two betas.
     """
     start_key, key = jax.random.split(key)
-    return _follow(key, path, path.sample(start_key), betas)
+    return _follow(key, path, path.sample(start_key), betas, ends=(0, 1))
 
 
 def backward(
@@ -146,7 +146,7 @@ def backward(
     Raises:
       ValueError: at trace time, for fewer than two betas.
     """
-    return _follow(key, path, x, betas[::-1])
+    return _follow(key, path, x, betas[::-1], ends=(1, 0))
 
 
 def estimate(
@@ -275,11 +275,10 @@ def base_rates(rbm: rbms.RBM, data: Float[Array, "M V"], *, smoothing: float = 1
     return 0.5 * logit if rbm.visible == "spin" else logit
 
 
-def _follow(key, path, x, betas):
-    """The log-weight of moving along betas [K], the first of them to the last."""
+def _follow(key, path, x, betas, ends):
+    """The log-weight of moving along betas [K], whose ends are to be these."""
     if betas.shape[0] < 2:
         raise ValueError(f"betas must be at least two, got {betas.shape[0]}")
-    ends = jnp.minimum(betas[0], betas[-1]), jnp.maximum(betas[0], betas[-1])
 
     def step(carry, inputs):
         x, log_weight = carry
@@ -290,4 +289,5 @@ def _follow(key, path, x, betas):
     keys = jax.random.split(key, betas.shape[0] - 1)
     start = (x, jnp.zeros((), betas.dtype))
     (x, log_weight), _ = lax.scan(step, start, (keys, betas[:-1], betas[1:]))
-    return jnp.where((ends[0] == 0) & (ends[1] == 1), log_weight, jnp.nan), x
+    fits = (betas[0] == ends[0]) & (betas[-1] == ends[1])
+    return jnp.where(fits, log_weight, jnp.nan), x

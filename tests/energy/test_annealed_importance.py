@@ -154,7 +154,7 @@ def test_schedules_run_from_0_to_1():
     uneven = ais.rbm_log_likelihood(KEY, params, rbm, v, betas=jnp.linspace(0, 1, 8) ** 2)
     exact = rbms.log_likelihood(params, rbm, v)
     assert abs(uneven.log_likelihood - exact) < 5 * uneven.forward.standard_error
-    for betas in ([0.0, 0.5], [0.3, 1.0]):
+    for betas in ([0.0, 0.5], [0.3, 1.0], [1.0, 0.5, 0.0]):
         found = ais.rbm_log_likelihood(KEY, params, rbm, v, betas=jnp.array(betas), **options)
         assert np.isnan(found.log_likelihood) and not found.reliable()
     with pytest.raises(ValueError, match="betas must be at least two, got 1"):
