@@ -4,10 +4,14 @@
 
 learns MNIST (28x28), the faces of LFW parts (32x32, in colour; they stand in for CelebA), or CelebA
 itself (64x64) where it is at hand. The networks are narrower than the paper's, so that two cores of
-a CPU train them, and some settings are those that worked here; the paper's are
-`--config.channels="(64, 128, 256, 512)" --config.hidden="(500, 500)" --config.batch_size=256
---config.visible=mean --config.normalised=false`. Four layers need images of a multiple of 16
-pixels.
+a CPU train them, and some settings are those that worked here. The paper's are
+
+    --config.dataset=celeba --config.channels="(64, 128, 256, 512)" --config.hidden="(500, 500)"
+    --config.batch_size=256 --config.visible=mean --config.normalised=false
+    --config.loss=saturating --config.discriminator_rate=2e-4 --config.generator_rate=2e-4
+
+Of four layers images must be a multiple of 16 pixels, as CelebA's and the faces are. MNIST's 28 can
+be halved twice: `--config.channels="(64, 128)"` is its wide command, for a GPU.
 
 MNIST takes 8 minutes on one CPU core, and its digits are recognisable; how good they are beside
 those painted from noise is told by `experiments.aan_study`. Faces are recognisable as such after

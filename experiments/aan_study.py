@@ -74,6 +74,7 @@ from gasn_jax.training.errors import require
 # the memory. The entropy's weight is divided by the size: its gradient grows with it.
 _OF_MEMORY, _OF_NOISE = dict(normalised=True, r1=0.0), dict(normalised=False, r1=1.0)
 _MEMORY, _NOISE = dict(memory="rbm", visible="spin"), dict(memory="uniform")
+_PRINTED = dict(visible="mean", normalised=False, r1=0.0, loss="saturating")
 ARMS: dict[str, dict[str, Any]] = {
     "memory": _MEMORY | _OF_MEMORY,
     "memory with entropy": _MEMORY | _OF_MEMORY | dict(entropy_weight=10.0),
@@ -82,6 +83,9 @@ ARMS: dict[str, dict[str, Any]] = {
     "memory as noise": _MEMORY | _OF_NOISE,
     "ten Gibbs steps": _MEMORY | _OF_MEMORY | dict(num_gibbs_steps=10),
     "persistent chains": _MEMORY | _OF_MEMORY | dict(persistent=True),
+    "saturating loss": _MEMORY | _OF_MEMORY | dict(loss="saturating"),
+    "memory as printed": _MEMORY | _PRINTED,
+    "noise as printed": _NOISE | _PRINTED,
 }
 _SHOWN, _WALKS, _COLUMNS = 40, 8, 5
 # Figure 2 is a running mean over so many logged steps.

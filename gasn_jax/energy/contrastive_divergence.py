@@ -109,6 +109,8 @@ def gradient(
         raise ValueError(f"data must have shape [M, {rbm.num_visible}], got {jnp.shape(data)}")
     rbms.check(params, rbm, v=data[0])
     start = gibbs.State(data) if chains is None else chains
+    if not start.v.shape[0]:
+        raise ValueError("chains must have at least 1 row, got 0")
     keys = jax.random.split(key, start.v.shape[0])
 
     def end(key, state):
@@ -119,8 +121,7 @@ def gradient(
     both = jnp.concatenate([data, chains.v])
     counts = -data.shape[0], chains.v.shape[0]
     signed = jnp.concatenate([jnp.full(abs(n), 1 / n, both.dtype) for n in counts])
-    known = [rbms.are_states(rbm, v, or_means=means) for v in (data, start.v)]
-    valid = jnp.where(known[0] & known[1], 1.0, jnp.nan).astype(both.dtype)
+    valid = rbms.validity(rbm, jnp.concatenate([data, start.v]), or_means=means)
     descent = phase(params, rbm, both, valid * signed)
 
     def penalty(params):
@@ -145,11 +146,12 @@ def entropy_gradient(params: rbms.Params, rbm: rbms.RBM, v: Float[Array, "C V"])
     descending it draws the free energies together, and raises the entropy.
 
     Args:
-      params, rbm: the machine, of discrete visible units.
+      params, rbm: the machine.
       v: C >= 2 samples of it, [C, V].
 
     Returns:
-      Shaped as the parameters; unbiased for exact samples. O(C V H).
+      Shaped as the parameters; unbiased for exact samples; NaN if an entry is no state of its unit.
+      O(C V H).
 
     Raises:
       ValueError: at trace time, for fewer than 2 samples.
@@ -162,6 +164,6 @@ def entropy_gradient(params: rbms.Params, rbm: rbms.RBM, v: Float[Array, "C V"])
 
     def half_variance(params):
         energies = jax.vmap(lambda one: rbms.free_energy(params, rbm, one))(v)
-        return 0.5 * jnp.var(energies, ddof=1)
+        return 0.5 * jnp.var(energies, ddof=1) * rbms.validity(rbm, v)
 
     return cast(rbms.Params, jax.grad(half_variance)(params))

@@ -25,7 +25,7 @@ import math
 import jax
 import jax.numpy as jnp
 from jax import lax
-from jaxtyping import Array, Bool, Float, Key
+from jaxtyping import Array, Float, Key
 
 from gasn_jax import numerics
 
@@ -133,8 +133,9 @@ def sample_visible(key: Key[Array, ""], params: Params, rbm: RBM, h: Hidden) -> 
 
 
 def log_ratio(params: Params, rbm: RBM, v: Visible, other: Visible) -> Float[Array, ""]:
-    """``log p(v) / p(other)``, scalar, without the partition function."""
-    return free_energy(params, rbm, other) - free_energy(params, rbm, v)
+    """``log p(v) / p(other)``, scalar, without log Z; NaN as :func:`validity`."""
+    ratio = free_energy(params, rbm, other) - free_energy(params, rbm, v)
+    return ratio * validity(rbm, v) * validity(rbm, other)
 
 
 def log_partition(params: Params, rbm: RBM, *, chunk_size: int = 2**12) -> Float[Array, ""]:
@@ -160,7 +161,6 @@ def log_partition(params: Params, rbm: RBM, *, chunk_size: int = 2**12) -> Float
     free = hidden_free_energy if by_hidden else free_energy
     dtype = params["weights"].dtype
 
-    @jax.checkpoint
     def of_state(number):
         bits = (number >> jnp.arange(size, dtype=jnp.int32)) & 1
         states = bits.astype(dtype)
@@ -170,6 +170,8 @@ def log_partition(params: Params, rbm: RBM, *, chunk_size: int = 2**12) -> Float
     chunk = 1 << (min(chunk_size, 2**size).bit_length() - 1)
     starts = jnp.arange(0, 2**size, chunk, dtype=jnp.int32)
 
+    # Its gradient keeps a number a chunk, and takes one chunk at a time, too.
+    @jax.checkpoint
     def of_chunk(start):
         values = jax.vmap(of_state)(start + jnp.arange(chunk, dtype=jnp.int32))
         return numerics.logsumexp(values)
@@ -181,7 +183,7 @@ def log_partition(params: Params, rbm: RBM, *, chunk_size: int = 2**12) -> Float
 def log_likelihood(params: Params, rbm: RBM, v: Float[Array, "M V"]) -> Float[Array, ""]:
     """The mean ``log p(v)`` of M configurations, scalar, exactly; see :func:`log_partition`.
 
-    NaN, with gradient NaN, if an entry is no state of its unit, as 0 is none of a spin.
+    NaN, with gradient NaN, if an entry is no state of its unit (:func:`validity`).
 
     Raises:
       ValueError: at trace time, for another shape or dtype than [M, V] floating with M >= 1, and as
@@ -197,15 +199,22 @@ def mean_log_density(params: Params, rbm: RBM, v: Float[Array, "M V"]) -> Float[
         raise ValueError(f"v must have shape {wanted}, got {jnp.shape(v)}")
     check(params, rbm, v=v[0])
     energies = jax.vmap(lambda one: free_energy(params, rbm, one))(v)
-    return -jnp.mean(energies) * jnp.where(are_states(rbm, v), 1.0, jnp.nan)
+    return -jnp.mean(energies) * validity(rbm, v)
 
 
-def are_states(rbm: RBM, v: Float[Array, "..."], *, or_means: bool = False) -> Bool[Array, ""]:
-    """Whether every entry is a state of the visible units, or with ``or_means`` between two."""
-    if rbm.visible == "gaussian":
-        return jnp.all(jnp.isfinite(v))
+def validity(rbm: RBM, v: Float[Array, "..."], *, or_means: bool = False) -> Float[Array, ""]:
+    """1 if every entry is a state of the visible units, or with ``or_means`` between two; else NaN.
+
+    0 is no state of a spin. A factor of results, so that no wrong number leaves in silence.
+    """
     low = -1 if rbm.visible == "spin" else 0
-    return jnp.all((v >= low) & (v <= 1) if or_means else (v == low) | (v == 1))
+    if rbm.visible == "gaussian":
+        valid = jnp.isfinite(v)
+    elif or_means:
+        valid = (v >= low) & (v <= 1)
+    else:
+        valid = (v == low) | (v == 1)
+    return jnp.where(jnp.all(valid), 1.0, jnp.nan)
 
 
 def mean(kind: str, received: Float[Array, "..."]) -> Float[Array, "..."]:

@@ -29,6 +29,7 @@ from typing import Any, NamedTuple, cast
 import jax
 import jax.numpy as jnp
 import optax
+from jax import lax
 from jaxtyping import Array, Float, Key, PyTree
 
 from gasn_jax.checks import require
@@ -39,6 +40,8 @@ from gasn_jax.nn import convolution
 
 # How far beyond 1 a scaled pixel may be.
 _ROUNDING = 1e-4
+# Samples that the generator paints at once.
+_AT_ONCE = 500
 # Of the running statistics, a step.
 _STATISTICS_RATE = 0.1
 
@@ -48,7 +51,11 @@ Image = Float[Array, "H W K"]
 
 @dataclasses.dataclass(frozen=True)
 class AANConfig:
-    """What an AAN is made of; the defaults are the paper's §6, for 64x64 colour images."""
+    """What an AAN is made of; the defaults are the paper's §6, for 64x64 colour images.
+
+    It names no learning rates of Adam and no size of the memory but 100 and 1000; the rates are
+    those of DCGAN, which it follows.
+    """
 
     # Images: rows, columns and colours.
     height: int = 64
@@ -76,7 +83,7 @@ class AANConfig:
     # has not.
     normalised: bool = False
     # The generator's loss: "saturating" (Equation 1) or "non_saturating".
-    loss: str = "non_saturating"
+    loss: str = "saturating"
     # Weight of the R1 penalty in the discriminator's loss.
     r1: float = 0.0
     # Adam's learning rates (b1 = 0.5), and rate and momentum of the memory's gradient descent.
@@ -189,18 +196,11 @@ def train_step(
     Raises:
       ValueError: at trace time, for images of another shape, or integers.
     """
-    if images.shape[1:] != _shape(config):
-        height, width, channels = _shape(config)
-        wanted = f"[m, {height}, {width}, {channels}]"
-        raise ValueError(f"images must have shape {wanted}, got {images.shape}")
-    if not jnp.issubdtype(images.dtype, jnp.floating):
-        raise ValueError(f"images must be floating, got {images.dtype}")
+    _check(config, images, "m")
     clamp_key, memory_key, draw_key = jax.random.split(key, 3)
     state = state._replace(discriminator=_kept_up(config, state.discriminator, images))
     inputs, state, metrics = _remember(config, state, images, clamp_key, memory_key, draw_key)
     fake, pull_back = jax.vjp(lambda params: generate(config, params, inputs), state.generator)
-
-    in_range = jnp.max(jnp.abs(images)) <= 1 + _ROUNDING
 
     def discriminator_objective(params):
         def logit_fn(x):
@@ -211,7 +211,7 @@ def train_step(
         if config.r1:
             objective += config.r1 * adversarial.r1_penalty(logit_fn, images)
         return objective, {
-            "objective": jnp.where(in_range, objective, jnp.nan),
+            "objective": objective,
             "real_log_probability": jnp.mean(jax.nn.log_sigmoid(real_logits)),
             "fake_log_probability": jnp.mean(jax.nn.log_sigmoid(fake_logits)),
         }
@@ -243,8 +243,15 @@ def train_step(
 def discriminate(
     config: AANConfig, params: Params, image: Image
 ) -> tuple[Float[Array, "V"], Float[Array, ""]]:
-    """The features ``F(x)`` of one image, and the logit of ``D(x) = C(F(x))``."""
-    return cast(tuple[Array, Array], _discriminator(config).apply(params, image))
+    """The features ``F(x)`` of one image, and the logit of ``D(x) = C(F(x))``.
+
+    Both are NaN for an image out of [-1, 1]; one of another shape, or of integers, is a
+    ``ValueError``.
+    """
+    _check(config, image)
+    features, logit = cast(tuple[Array, Array], _discriminator(config).apply(params, image))
+    valid = jnp.where(jnp.max(jnp.abs(image)) <= 1 + _ROUNDING, 1.0, jnp.nan)
+    return valid * features, valid * logit
 
 
 def generate(
@@ -275,8 +282,15 @@ def sample(
       Images, pixels in (-1, 1).
     """
     start_key, walk_key = jax.random.split(key)
+
+    def painted(inputs):
+        generator = _generator(config)
+        return lax.map(
+            lambda f: cast(Array, generator.apply(state.generator, f)), inputs, batch_size=_AT_ONCE
+        )
+
     if config.memory == "uniform":
-        return generate(config, state.generator, _uniform(config, start_key, num_samples))
+        return painted(_uniform(config, start_key, num_samples))
     rows = jax.random.randint(start_key, (num_samples,), 0, state.chains.shape[0])
     chains = gibbs.State(state.chains[rows])
 
@@ -284,7 +298,7 @@ def sample(
         return gibbs.run(key, chain, state.memory, config.rbm, num_steps=num_gibbs_steps)
 
     chains, info = jax.vmap(end)(jax.random.split(walk_key, num_samples), chains)
-    return generate(config, state.generator, _seen(config, chains.v, info.visible_mean))
+    return painted(_seen(config, chains.v, info.visible_mean))
 
 
 def walk(
@@ -299,8 +313,11 @@ def walk(
       image: a real one, in [-1, 1].
       num_steps: Gibbs steps, >= 1.
 
+    Returns:
+      :class:`Walk`, NaN for an image out of [-1, 1].
+
     Raises:
-      ValueError: at trace time, for a system without a memory.
+      ValueError: at trace time, for a system without a memory, and as :func:`discriminate`.
     """
     if config.memory != "rbm":
         raise ValueError(f"memory must be rbm, got {config.memory!r}")
@@ -311,9 +328,12 @@ def walk(
         chain, info = gibbs.step(key, chain, state.memory, config.rbm)
         return chain, _seen(config, chain.v, info.visible_mean)
 
-    start = _clamped(config, clamp_key, features)
+    # Spins drawn from NaN would be states like any.
+    valid = jnp.where(jnp.all(jnp.isfinite(features)), 1.0, jnp.nan)
+    start = valid * _clamped(config, clamp_key, features)
     keys = jax.random.split(walk_key, num_steps)
-    _, visible = jax.lax.scan(body, gibbs.State(start), keys)
+    _, visible = lax.scan(body, gibbs.State(start), keys)
+    visible = valid * visible
     return Walk(start, visible, generate(config, state.generator, visible))
 
 
@@ -371,6 +391,16 @@ def _seen(config, spins, means):
 
 def _uniform(config, key, count):
     return jax.random.uniform(key, (count, config.num_visible), minval=-1.0, maxval=1.0)
+
+
+def _check(config, images, *leading):
+    """Raises ``ValueError`` for images [*leading, H, W, K] of another shape, or of integers."""
+    shape = (*leading, *_shape(config))
+    if images.ndim != len(shape) or images.shape[len(leading) :] != _shape(config):
+        wanted = f"[{', '.join(map(str, shape))}]"
+        raise ValueError(f"images must have shape {wanted}, got {images.shape}")
+    if not jnp.issubdtype(images.dtype, jnp.floating):
+        raise ValueError(f"images must be floating, got {images.dtype}")
 
 
 def _shape(config):

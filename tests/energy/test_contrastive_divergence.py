@@ -115,6 +115,8 @@ def test_data_of_another_size_are_refused():
     for data in (jnp.ones(4), jnp.ones((3, 5)), jnp.ones((0, 4))):
         with pytest.raises(ValueError, match=r"data must have shape \[M, 4\], got \("):
             cd.gradient(KEY, params, rbm, data)
+    with pytest.raises(ValueError, match="chains must have at least 1 row, got 0"):
+        cd.gradient(KEY, params, rbm, jnp.ones((3, 4)), chains=gibbs.State(jnp.ones((0, 4))))
 
 
 @pytest.mark.parametrize(("visible", "hidden"), machines.DISCRETE)
@@ -162,6 +164,8 @@ def test_what_is_no_state_of_its_units_gives_no_gradient(visible, value, is_stat
             chains = None if chains is None else gibbs.State(chains)
             found = cd.gradient(KEY, params, rbm, data, chains=chains, means=means)
             assert all(np.all(np.isfinite(leaf)) == finite for leaf in found.gradient.values())
+    of_entropy = cd.entropy_gradient(params, rbm, odd)
+    assert all(np.all(np.isfinite(leaf)) == is_state for leaf in of_entropy.values())
 
 
 def test_integers_and_penalties_out_of_range_are_refused():

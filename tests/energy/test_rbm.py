@@ -82,6 +82,19 @@ def test_it_sums_over_the_smaller_layer_and_refuses_more_than_it_can():
         rbms.log_partition(params, rbm)
 
 
+def test_the_gradient_of_log_z_keeps_little_of_its_chunks():
+    params, rbm = machines.machine("spin", "spin", num_visible=16, num_hidden=16)
+    small, large = (
+        jax.jit(jax.grad(lambda p, size=size: rbms.log_partition(p, rbm, chunk_size=size)))
+        .lower(params)
+        .compile()
+        .memory_analysis()
+        .temp_size_in_bytes
+        for size in (2**8, 2**16)
+    )
+    assert small < large / 100
+
+
 @pytest.mark.parametrize(("visible", "hidden"), machines.KINDS)
 def test_the_likelihoods_gradient_is_that_of_finite_differences(visible, hidden):
     params, rbm = machines.machine(visible, hidden)
@@ -163,16 +176,19 @@ def test_what_is_no_state_of_its_units_is_not_valued():
     ):
         params, rbm = machines.machine(visible, "spin")
         v = jnp.ones((3, 4)).at[1, 2].set(good)
-        assert np.isfinite(rbms.log_likelihood(params, rbm, v)) and rbms.are_states(rbm, v)
+        assert np.isfinite(rbms.log_likelihood(params, rbm, v)) and rbms.validity(rbm, v) == 1
         v = v.at[1, 2].set(bad)
-        assert np.isnan(rbms.log_likelihood(params, rbm, v)) and not rbms.are_states(rbm, v)
+        assert np.isnan(rbms.log_likelihood(params, rbm, v)) and np.isnan(rbms.validity(rbm, v))
+        assert np.isfinite(rbms.log_ratio(params, rbm, v[0], v[2]))
+        assert np.isnan(rbms.log_ratio(params, rbm, v[0], v[1]))
+        assert np.isnan(rbms.log_ratio(params, rbm, v[1], v[0]))
         slope = jax.grad(lambda p, rbm=rbm, v=v: rbms.log_likelihood(p, rbm, v))(params)
         assert all(np.all(np.isnan(leaf)) for leaf in slope.values())
         with pytest.raises(ValueError, match="v must be floating, got int"):
             rbms.free_energy(params, rbm, np.ones(4, np.int8))
     params, rbm = machines.machine("spin", "spin")
-    assert rbms.are_states(rbm, jnp.array([0.3, -0.9]), or_means=True)
-    assert not rbms.are_states(rbm, jnp.array([0.3, -1.1]), or_means=True)
+    assert rbms.validity(rbm, jnp.array([0.3, -0.9]), or_means=True) == 1
+    assert np.isnan(rbms.validity(rbm, jnp.array([0.3, -1.1]), or_means=True))
     with pytest.raises(ValueError, match="chunk_size must be >= 1, got 0"):
         rbms.log_partition(params, rbm, chunk_size=0)
     for v in (jnp.ones((0, 4)), jnp.ones(4)):

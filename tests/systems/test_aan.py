@@ -69,7 +69,7 @@ CHOICES = [
         visible="spin",
         persistent=True,
         num_gibbs_steps=3,
-        loss="saturating",
+        loss="non_saturating",
         r1=0.5,
         normalised=True,
     ),  # fmt: skip
@@ -166,6 +166,13 @@ def test_samples_need_no_data(config):
     assert np.any(images != draw(config, state, jax.random.key(1), 4, num_gibbs_steps=5))
 
 
+def test_many_samples_are_painted_in_parts(monkeypatch):
+    state, _ = problem(PLAIN)
+    whole = aan.sample(PLAIN, state, KEY, 7, num_gibbs_steps=2)
+    monkeypatch.setattr(aan, "_AT_ONCE", 3)
+    assert_close(aan.sample(PLAIN, state, KEY, 7, num_gibbs_steps=2), whole)
+
+
 @pytest.mark.parametrize("visible", ["mean", "spin"])
 def test_a_walk_starts_at_the_features_of_its_image(visible):
     config = change(PLAIN, visible=visible)
@@ -201,7 +208,7 @@ def test_the_memory_learns_the_features_and_the_generator_both_kinds_of_images()
     config = aan.AANConfig(
         height=8, width=8, num_channels=1, num_visible=16, num_hidden=16, channels=(8,),
         hidden=(16,), r1=0.3, discriminator_rate=2e-3, generator_rate=2e-3, memory_rate=0.02,
-        visible="spin", entropy_weight=1.0,
+        visible="spin", entropy_weight=1.0, loss="non_saturating",
     )  # fmt: skip
     kinds = np.ones((2, 8, 8, 1), np.float32)
     kinds[0, :, :4] = kinds[1, :4] = -1
@@ -251,12 +258,28 @@ def test_images_of_another_shape_are_refused():
         aan.train_step(PLAIN, state, images[..., 0], KEY)
     with pytest.raises(ValueError, match="images must be floating, got uint8"):
         aan.train_step(PLAIN, state, images.astype(jnp.uint8), KEY)
-    _, metrics = step(PLAIN, state, 255 * images, KEY)
+    with pytest.raises(ValueError, match=r"images must have shape \[8, 4, 2\], got \(6, 8, 4, 2\)"):
+        aan.discriminate(PLAIN, state.discriminator, images)
+    with pytest.raises(ValueError, match="images must be floating, got uint8"):
+        aan.walk(PLAIN, state, KEY, images[0].astype(jnp.uint8), num_steps=2)
+
+
+@pytest.mark.parametrize("config", [PLAIN, CHOICES[1]], ids=["mean", "spin"])
+def test_images_out_of_range_give_no_number(config):
+    state, images = problem(config)
+    _, metrics = step(config, state, images.at[2, 0, 0, 0].set(1.5), KEY)
     assert np.isnan(metrics["objective"])
+    walk = jax.jit(aan.walk, static_argnums=0, static_argnames="num_steps")
+    for x in walk(config, state, KEY, 255 * images[0], num_steps=2):
+        assert np.all(np.isnan(x))
 
 
 def test_the_papers_networks_have_the_papers_sizes():
-    shapes = jax.eval_shape(lambda: aan.init(aan.AANConfig(num_visible=1000), KEY, 256))
+    config = aan.AANConfig(num_visible=1000)
+    shapes = jax.eval_shape(lambda: aan.init(config, KEY, 256))
+    images = jax.ShapeDtypeStruct((256, 64, 64, 3), jnp.float32)
+    after, _ = jax.eval_shape(lambda s, x: aan.train_step(config, s, x, KEY), shapes, images)
+    assert after == shapes
     sizes = {name: x.shape for name, x in shapes.memory.items()}
     assert sizes["weights"] == (1000, 100) and shapes.chains.shape == (256, 1000)
     kernels = shapes.discriminator["params"]
