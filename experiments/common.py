@@ -82,6 +82,31 @@ def run(
     )
 
 
+def of_run(directory: str, default: Config) -> Config:
+    """The config of the run in a directory.
+
+    Args:
+      directory: a workdir.
+      default: a config of the experiment that the run must be of.
+
+    Raises:
+      ValueError: for a run of another experiment, or a damaged `config.json`.
+      RunError: where there is no run.
+    """
+    values = workdirs.read_config(directory)
+    names = {field.name for field in dataclasses.fields(default)}  # type: ignore[arg-type]
+    if set(values) != names:
+        raise ValueError(f"{directory} holds a run of another experiment")
+    items = {
+        name: tuple(value) if isinstance(getattr(default, name), tuple) else value
+        for name, value in values.items()
+    }
+    try:
+        return type(default)(**items)
+    except TypeError as error:
+        raise ValueError(f"{directory} holds a damaged config.json: {error}") from error
+
+
 def _parse_command(
     argv: list[str],
     main_fn: Callable[[Config, str], Any],
@@ -120,7 +145,7 @@ def _parse_mode(argv, default, name, mode):
         for flag, value in values.items():
             if value is None or value == "":
                 raise flags.Error(f"missing --{flag}")
-        config = _of_run(workdir, default)
+        config = of_run(workdir, default)
     except flags.Error as error:
         sys.exit(_say(error, _BAD_FLAG))
     except ValueError as error:
@@ -139,22 +164,6 @@ def _parse_flags(argv):
     if not workdir.value:
         raise flags.Error("missing --workdir=DIR")
     return workdir.value
-
-
-def _of_run(directory: str, default: Config) -> Config:
-    """The config of the run in a directory, which must be one of this experiment."""
-    values = workdirs.read_config(directory)
-    names = {field.name for field in dataclasses.fields(default)}  # type: ignore[arg-type]
-    if set(values) != names:
-        raise ValueError(f"{directory} holds a run of another experiment")
-    items = {
-        name: tuple(value) if isinstance(getattr(default, name), tuple) else value
-        for name, value in values.items()
-    }
-    try:
-        return type(default)(**items)
-    except TypeError as error:
-        raise ValueError(f"{directory} holds a damaged config.json: {error}") from error
 
 
 def _exit_code(main_fn: Callable[[Config, str], Any], config: Config, workdir: str) -> int:

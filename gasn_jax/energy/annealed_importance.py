@@ -266,13 +266,17 @@ def base_rates(rbm: rbms.RBM, data: Float[Array, "M V"], *, smoothing: float = 1
       rbm: whose visible units they are.
       data: visible configurations.
       smoothing: how many made-up configurations of each state are counted in, > 0.
+
+    Returns:
+      NaN if an entry of data is no state of its unit.
     """
+    valid = rbms.validity(rbm, data)
     if rbm.visible == "gaussian":
-        return jnp.mean(data, axis=0)
+        return valid * jnp.mean(data, axis=0)
     on = data > 0
     count = jnp.sum(on, axis=0) + smoothing
     logit = jnp.log(count) - jnp.log(data.shape[0] + 2 * smoothing - count)
-    return 0.5 * logit if rbm.visible == "spin" else logit
+    return valid * (0.5 * logit if rbm.visible == "spin" else logit)
 
 
 def _follow(key, path, x, betas, ends):

@@ -40,10 +40,12 @@ class Info(NamedTuple):
 
     Attributes:
       proposed: which neighbours k, k + 1 were to change places, [K-1].
+      probability: with which all neighbours would have changed places, proposed or not, [K-1].
       swapped: which of them did, [K-1].
     """
 
     proposed: Bool[Array, "K-1"]
+    probability: Float[Array, "K-1"]
     swapped: Bool[Array, "K-1"]
 
 
@@ -63,7 +65,7 @@ def step(
       state: before it.
       path: the tempered path; ``log_partition`` is not used.
       betas: of the replicas, rising to the model's 1, K >= 1. Where neighbours are too far apart
-        they rarely change places: look at ``swapped``.
+        they rarely change places: look at ``probability``.
 
     Returns:
       The state after it and :class:`Info`; K moves of the kernel.
@@ -78,9 +80,9 @@ def step(
 
     here = log_density(lower, betas[:-1]) + log_density(lower + 1, betas[1:])
     there = log_density(lower + 1, betas[:-1]) + log_density(lower, betas[1:])
-    threshold = jnp.log(jax.random.uniform(swap_key, lower.shape, betas.dtype))
-    swapped = proposed & (threshold < there - here)
+    probability = jnp.exp(jnp.minimum(there - here, 0))
+    swapped = proposed & (jax.random.uniform(swap_key, lower.shape, betas.dtype) < probability)
     up = jnp.append(swapped, False).astype(lower.dtype)
     source = jnp.arange(betas.shape[0]) + up - jnp.roll(up, 1)
     x = jax.tree.map(lambda leaf: leaf[source], x)
-    return State(x, state.num_steps + 1), Info(proposed, swapped)
+    return State(x, state.num_steps + 1), Info(proposed, probability, swapped)

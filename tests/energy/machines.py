@@ -37,6 +37,13 @@ def joint(params, rbm):
     return v, h, negative_energies(params, v, h)
 
 
+def independent(means, states):
+    """Probabilities [A, B] of configurations [B, n] of independent units with means [A, n]."""
+    low = states.min()
+    on = (np.asarray(means) - low) / (1 - low)
+    return np.where(states[None] == 1, on[:, None], 1 - on[:, None]).prod(axis=-1)
+
+
 def log_sum_exp(x, axis=None):
     top = x.max(axis=axis, keepdims=True)
     result = np.log(np.exp(x - top).sum(axis=axis, keepdims=True)) + top

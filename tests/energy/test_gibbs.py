@@ -11,21 +11,14 @@ from tests.energy import machines
 pytestmark = pytest.mark.usefixtures("x64")
 
 
-def independent(means, states):
-    """Probabilities [A, B] of configurations [B, n] of independent units with means [A, n]."""
-    low = states.min()
-    on = (np.asarray(means) - low) / (1 - low)
-    return np.where(states[None] == 1, on[:, None], 1 - on[:, None]).prod(axis=-1)
-
-
 @pytest.mark.parametrize(("visible", "hidden"), machines.DISCRETE)
 def test_the_kernel_leaves_the_distribution_unchanged(visible, hidden):
     """The conditionals as an exact matrix; transitions counted from many draws are its own."""
     params, rbm = machines.machine(visible, hidden, num_visible=3, num_hidden=2)
     v, h, scores = machines.joint(params, rbm)
     p = np.exp(scores - machines.log_sum_exp(scores)).sum(1)
-    up = independent(jax.vmap(lambda one: rbms.hidden_mean(params, rbm, one))(v), h)
-    down = independent(jax.vmap(lambda one: rbms.visible_mean(params, rbm, one))(h), v)
+    up = machines.independent(jax.vmap(lambda one: rbms.hidden_mean(params, rbm, one))(v), h)
+    down = machines.independent(jax.vmap(lambda one: rbms.visible_mean(params, rbm, one))(h), v)
     kernel = up @ down  # [from, to]
     np.testing.assert_allclose(p @ kernel, p, atol=1e-14)
 

@@ -1,5 +1,8 @@
 """Parallel tempering: what it leaves unchanged, and that it passes between modes."""
 
+import functools
+import itertools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -18,36 +21,53 @@ BETAS = jnp.asarray([0.0, 0.4, 1.0])
 
 @pytest.mark.parametrize("num_steps", [0, 1])
 def test_a_step_leaves_the_product_of_all_replicas_unchanged(num_steps):
+    """Moves and exchanges as exact matrices; transitions counted from many draws are theirs."""
     params, rbm = machines.machine("binary", "spin", num_visible=2, num_hidden=2, scale=1.5)
+    v, h, _ = machines.joint(params, rbm)
     path = ais.rbm_path(params, rbm)
-    v = machines.configurations("binary", 2)
     log_p = jax.vmap(lambda beta: jax.vmap(lambda x: path.log_density(x, beta))(v))(BETAS)
-    p = np.asarray(jax.nn.softmax(log_p))  # [replica, state]
-    joint = np.einsum("a,b,c->abc", *p)
+    pi = functools.reduce(np.kron, np.asarray(jax.nn.softmax(log_p)))  # of all 4^3 joint states
 
-    count = 200_000
-    start_key, key = jax.random.split(KEY)
-    start = jax.random.categorical(start_key, log_p, shape=(count, 3))
+    # The path scales weights and hidden bias, so its kernel at beta is that machine's Gibbs step.
+    def move(beta):
+        bias = {"visible_bias": params["visible_bias"]}
+        mixed = jax.tree.map(lambda x: beta * x, params) | bias
+        up = machines.independent(jax.vmap(lambda x: rbms.hidden_mean(mixed, rbm, x))(v), h)
+        down = machines.independent(jax.vmap(lambda x: rbms.visible_mean(mixed, rbm, x))(h), v)
+        return up @ down
+
+    moved = functools.reduce(np.kron, [move(beta) for beta in BETAS])
+    np.testing.assert_allclose(pi @ moved, pi, atol=1e-15)
+
+    # Without moves, a step is the exchange alone.
+    still = path._replace(kernel=lambda key, x, beta: x)
+    rows = np.array(list(itertools.product(range(4), repeat=3)))
+    step = jax.jit(lambda key, x: pt.step(key, pt.State(x, num_steps), still, BETAS))
+    _, info = jax.vmap(lambda x: step(KEY, x))(jnp.asarray(v)[rows])
+    assert np.all(np.asarray(info.proposed) == (np.arange(2) == num_steps))
+    probability = np.asarray(info.probability)[:, num_steps]
+    other = rows.copy()
+    other[:, [num_steps, num_steps + 1]] = rows[:, [num_steps + 1, num_steps]]
+    numbers = other @ np.array([16, 4, 1])
+    exchanged = np.diag(1 - probability)
+    np.add.at(exchanged, (np.arange(64), numbers), probability)
+    np.testing.assert_allclose(pi @ exchanged, pi, atol=1e-15)
+    assert np.min(probability) < 0.8  # it is no law of exchanges that never fail
+
+    count = 2000
+    x = jnp.repeat(jnp.asarray(v)[rows], count, axis=0)
 
     @jax.jit
     @jax.vmap
-    def moved(key, rows):
-        state, info = pt.step(key, pt.State(jnp.asarray(v)[rows], num_steps), path, BETAS)
-        return state.x, info
+    def stepped(key, x):
+        return pt.step(key, pt.State(x, num_steps), path, BETAS)[0].x
 
-    x, info = moved(jax.random.split(key, count), start)
-    rows = np.asarray(x) @ np.array([2, 1])  # binary configurations are numbered so
-    counts = np.zeros((4, 4, 4))
-    np.add.at(counts, tuple(rows.astype(int).T), 1)
-    np.testing.assert_allclose(counts / count, joint, atol=5 * 0.5 / np.sqrt(count))
-    assert np.all(np.asarray(info.proposed) == (np.arange(2) == num_steps))
-    swapped = np.mean(info.swapped, axis=0)
-    assert swapped[1 - num_steps] == 0
-    # How often neighbours change places is known, too.
-    low, high = p[num_steps], p[num_steps + 1]
-    ratio = (high / low)[:, None] / (high / low)[None, :]
-    wanted = np.sum(np.outer(low, high) * np.minimum(1, ratio))
-    assert abs(swapped[num_steps] - wanted) < 5 * 0.5 / np.sqrt(count)
+    ends = np.asarray(stepped(jax.random.split(KEY, len(x)), x)) @ np.array([2, 1])
+    ends = ends.astype(int) @ np.array([16, 4, 1])
+    counts = np.zeros((64, 64))
+    np.add.at(counts, (np.repeat(np.arange(64), count), ends), 1)
+    wanted = moved @ exchanged
+    np.testing.assert_allclose(counts / count, wanted, atol=5 * 0.5 / np.sqrt(count))
 
 
 def test_it_passes_between_modes_that_gibbs_chains_do_not_leave():

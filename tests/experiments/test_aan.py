@@ -36,7 +36,10 @@ def data_dir(tmp_path_factory):
 
 @pytest.mark.parametrize(
     ("dataset", "memory"),
-    [("mnist", "rbm"), pytest.param("faces", "uniform", marks=pytest.mark.slow)],
+    [
+        ("mnist", "rbm"),
+        *(pytest.param("faces", x, marks=pytest.mark.slow) for x in ("rbm", "uniform")),
+    ],
 )
 def test_it_trains_writes_its_files_and_resumes(tmp_path, data_dir, dataset, memory):
     config = dataclasses.replace(TINY, data_dir=data_dir, dataset=dataset, memory=memory)
@@ -73,6 +76,11 @@ def test_celeba_is_read_and_bad_images_are_left_out_by_flag(tmp_path, caplog):
     found = aan.load(dataclasses.replace(config, skip_bad_images=True))
     assert [len(part) for part in found] == [2, 1, 1] and "000003.jpg" in caplog.text
     assert found.train.shape[1:] == images.DATASETS["celeba"].shape
+    run = tmp_path / "run"
+    aan.train(dataclasses.replace(config, skip_bad_images=True, num_steps=2, batch_size=2), run)
+    with np.load(run / "samples.npz", allow_pickle=False) as archive:
+        assert archive["samples"].shape == (9, 64, 64, 3)
+    assert (run / "walk.png").stat().st_size > 1000
     (folder / "182638.jpg").unlink()
     with pytest.raises(locate.DataError, match="its test part holds no images"):
         aan.load(dataclasses.replace(config, skip_bad_images=True))
@@ -128,8 +136,11 @@ def test_sampling_takes_the_runs_own_config_and_no_data(tmp_path, data_dir, caps
     shutil.rmtree(data)
     assert command([f"--workdir={run}", "--mode=sample", "--num_samples=5"]) == 0
     with np.load(run / "drawn.npz", allow_pickle=False) as archive:
-        assert archive["samples"].shape == (5, 28, 28, 1)
-    assert (run / "drawn.png").stat().st_size > 500
+        samples = archive["samples"]
+    assert samples.shape == (5, 28, 28, 1) and (run / "drawn.png").stat().st_size > 500
+    config = common.of_run(str(run), aan.Config())
+    again = aan.sample(config, str(run), num_samples=5, sample_seed=0)
+    np.testing.assert_array_equal(again, samples)
     capsys.readouterr()
     other = tmp_path / "other"
     other.mkdir()

@@ -35,11 +35,19 @@ def test_its_rows_lie_near_the_exact_numbers(tmp_path):
     np.testing.assert_equal(aan_memory.train(config, tmp_path / "run"), rows)
 
 
+def test_the_picture_leaves_out_what_is_not_reliable():
+    row = dict(log_likelihood=-3.0, low=-3.1, high=-2.9, exact=np.nan, reliable=True)
+    assert aan_memory._shown(row) == [-3.0, -3.1, -2.9]
+    assert np.all(np.isnan(aan_memory._shown(row | {"reliable": False})))
+    assert aan_memory._shown(row | {"reliable": False, "exact": -3.2}) == [-3.2, -3.2, -3.2]
+
+
 @pytest.mark.parametrize(
     ("argument", "message"),
     [
         ("--config.num_hidden=()", "num_hidden: wanted numbers > 0"),
         ("--config.learning_rates=(0.1, 0.0)", "learning_rates: wanted numbers > 0"),
+        ("--config.num_ais_chains=1", "num_ais_chains: wanted >= 2, got 1"),
         ("--config.num_ais_steps=0", "num_ais_steps: wanted >= 1"),
         ("--config.held_out=train", "held_out: wanted test or validation"),
     ],
