@@ -74,7 +74,14 @@ from gasn_jax.training.errors import require
 # the memory. The entropy's weight is divided by the size: its gradient grows with it.
 _OF_MEMORY, _OF_NOISE = dict(normalised=True, r1=0.0), dict(normalised=False, r1=1.0)
 _MEMORY, _NOISE = dict(memory="rbm", visible="spin"), dict(memory="uniform")
-_PRINTED = dict(visible="mean", normalised=False, r1=0.0, loss="saturating")
+_PRINTED = dict(
+    visible="mean",
+    normalised=False,
+    r1=0.0,
+    loss="saturating",
+    discriminator_rate=2e-4,
+    generator_rate=2e-4,
+)
 ARMS: dict[str, dict[str, Any]] = {
     "memory": _MEMORY | _OF_MEMORY,
     "memory with entropy": _MEMORY | _OF_MEMORY | dict(entropy_weight=10.0),

@@ -37,9 +37,13 @@ _CLOSE = 0.5
 
 
 @dataclasses.dataclass(frozen=True)
-class Config(loop.LoopConfig):
+class Config:
+    # Seed of every random number of the first model of each method.
+    seed: int = 0
     # Training steps of every model; 0 for what its settings say.
     num_steps: int = 0
+    # Steps between two checkpoints; the last step always gets one.
+    checkpoint_every: int = 1000
     # bibtex or bookmarks.
     dataset: str = "bibtex"
     # Models of each method, of the seeds `seed`, `seed + 1`, ...
@@ -54,7 +58,6 @@ class Config(loop.LoopConfig):
     held_out: str = "test"
 
     def __post_init__(self) -> None:
-        super().__post_init__()
         require(
             self.dataset in ("bibtex", "bookmarks"), "dataset", "bibtex or bookmarks", self.dataset
         )

@@ -178,7 +178,9 @@ def _exit_code(main_fn: Callable[[Config, str], Any], config: Config, workdir: s
     except FileNotFoundError as error:
         return _say(f"missing file: {error.filename or error}", _BAD_FLAG)
     except ModuleNotFoundError as error:
-        return _say(f"{error}; experiments need the extra gasn_jax[experiments]", _BAD_FLAG)
+        named = "gasn_jax[" in str(error)
+        extra = "" if named else "; experiments need the extra gasn_jax[experiments]"
+        return _say(f"{error}{extra}", _BAD_FLAG)
     except locate.DataError as error:
         return _say(error, _BAD_FLAG)
     except OSError as error:

@@ -221,6 +221,17 @@ def test_superpixels_are_scored_where_they_are_known(tmp_path):
     assert scores(wrong, unknown) == {"pixel accuracy": found["pixel accuracy"]}
 
 
+@pytest.mark.slow
+def test_the_published_faces_are_learnt_and_scored(tmp_path):
+    write_faces(tmp_path, size=64)
+    shared = TINY_IMAGES | dict(data_dir=str(tmp_path))
+    run = tmp_path / "run"
+    alen.train(alen.settled("lfw_superpixels", "feed_forward", **shared), str(run))
+    scores = json.loads((run / "evaluation.json").read_text())["refined"]
+    assert list(scores) == ["superpixel accuracy", "pixel accuracy"]
+    assert all(0 <= score <= 100 for score in scores.values())
+
+
 def test_the_published_faces_have_the_settings_of_the_packed_ones():
     table = alen_tables.Config(table=2, dataset="lfw_superpixels")
     run = table.runs(alen_tables.TABLES[2].rows[-1])[0]
