@@ -49,6 +49,7 @@ folders of the runs.
 
 import csv
 import dataclasses
+import math
 import os
 from typing import Any
 
@@ -70,6 +71,7 @@ from gasn_jax.training.errors import require
 # Hidden units up to which the likelihood is also computed exactly.
 _MOST_EXACT = 16
 _CHUNK = 1000
+_JOINTLY = "with the AAN"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -108,7 +110,9 @@ class Config(loop.LoopConfig):
             require(getattr(self, name) >= count, name, f">= {count}", getattr(self, name))
         for name in ("num_hidden", "num_gibbs_steps", "learning_rates"):
             values = getattr(self, name)
-            require(len(values) > 0 and min(values) > 0, name, "numbers > 0", values)
+            known = len(values) > 0 and all(0 < value < math.inf for value in values)
+            require(known, name, "numbers > 0", values)
+            require(len(set(values)) == len(values), name, "each number once", values)
         require(0 <= self.momentum < 1, "momentum", "in [0, 1)", self.momentum)
 
     def aan(self) -> aan.Config:
@@ -167,7 +171,14 @@ def train(config: Config, directory: str) -> list[dict[str, Any]]:
     base_bias = ais.base_rates(rbms.RBM(config.num_visible, 1), jnp.asarray(spins, jnp.float32))
     alone = float(np.mean(np.sum(jax.nn.log_sigmoid(2 * held_out * np.asarray(base_bias)), axis=1)))
     logging.info("independent units: %.2f nats", alone)
-    rows = []
+    joint = dataclasses.replace(
+        config.runs()[0],
+        num_hidden=run.num_hidden,
+        num_gibbs_steps=run.num_gibbs_steps,
+        learning_rate=run.memory_rate,
+    )
+    rows = [_row(config, joint, state.memory, held_out, base_bias) | {"trained": _JOINTLY}]
+    logging.info("%s", rows[-1])
     for one in config.runs():
         params = _train_one(config, one, os.path.join(directory, one.name), spins, base_bias)
         rows.append(_row(config, one, params, held_out, base_bias))
@@ -187,8 +198,7 @@ def _spins(run, state, key, pixels):
         features = jax.vmap(lambda x: systems.discriminate(system, state.discriminator, x)[0])(
             images.scaled(pixels)
         )
-        uniform = jax.random.uniform(key, features.shape, features.dtype, -1.0, 1.0)
-        return jnp.where(uniform < features, 1, -1).astype(jnp.int8)
+        return systems.clamp(system, key, features).astype(jnp.int8)
 
     chunks = range(0, len(pixels), _CHUNK)
     return np.concatenate(
@@ -242,6 +252,7 @@ def _row(config, one, params, held_out, base_bias):
     if one.num_hidden <= _MOST_EXACT:
         exact = float(jax.jit(lambda params, v: rbms.log_likelihood(params, rbm, v))(params, v))
     return {
+        "trained": "on fixed features",
         "num_hidden": one.num_hidden,
         "num_gibbs_steps": one.num_gibbs_steps,
         "learning_rate": one.learning_rate,
@@ -261,12 +272,13 @@ def _save(directory, rows, alone):
         writer.writerows(rows)
         writer.writerow({"num_hidden": 0, "log_likelihood": alone, "exact": alone})
     curves: dict[str, Any] = {}
-    for row in rows:
+    fixed = [row for row in rows if row["trained"] != _JOINTLY]
+    for row in fixed:
         name = f"{row['num_gibbs_steps']} steps, rate {row['learning_rate']}"
         curves.setdefault(name, []).append(_shown(row))
     pictures.save_curves(
         os.path.join(directory, "likelihood.png"),
-        np.array(list(dict.fromkeys(row["num_hidden"] for row in rows))),
+        np.array(list(dict.fromkeys(row["num_hidden"] for row in fixed))),
         {name: tuple(np.transpose(values)) for name, values in curves.items()},
         xlabel="hidden units",
         ylabel="held-out log-likelihood, nats",

@@ -67,6 +67,7 @@ from absl import logging
 from experiments import aan, common, digit_classifier, gasn, images
 from gasn_jax.data import mnist
 from gasn_jax.evaluation import features
+from gasn_jax.systems import aan as systems
 from gasn_jax.training import loop, pictures
 from gasn_jax.training.errors import require
 
@@ -215,6 +216,7 @@ def _run_one(config, run, folder, judge, real):
     # Beside chains that need no data, those of training: a few steps from a real image's features,
     # unless they are persistent.
     statistics["trained_frechet_distance"] = statistics["frechet_distance"]
+    statistics["painted_class"] = float("nan")
     walk = {}
     if run.memory == "rbm" and not run.persistent:
         starts = images.spread(real.train, config.num_eval_samples)
@@ -223,6 +225,7 @@ def _run_one(config, run, folder, judge, real):
         statistics["trained_frechet_distance"] = trained["frechet_distance"]
     if run.memory == "rbm":
         walk = _walk(run, state, key, _starts(config, real), judge)
+        statistics["painted_class"] = walk.pop("painted_class")
     return Found(statistics, samples[:_SHOWN], (steps, _running_mean(ratio)), walk)
 
 
@@ -243,15 +246,17 @@ def _statistics(mine, theirs):
 
 
 def _walk(run, state, key, starts, judge):
-    """How chains that start at real digits leave them."""
+    """How chains that start at real digits leave them, and what is painted before any step."""
     walk = jax.tree.map(np.asarray, aan.walk(run, state, key, starts))
     pixels = images.as_bytes(walk.images)
-    seen = [starts, *pixels.swapaxes(0, 1)]
-    classes = np.stack([judge(step).classes for step in seen], axis=1)
+    start = images.as_bytes(systems.generate(run.system(), state.generator, walk.start))
+    classes = np.stack([judge(step).classes for step in (start, *pixels.swapaxes(0, 1))], axis=1)
+    same = classes == judge(starts).classes[:, None]
     return {
+        "painted_class": float(np.mean(same[:, 0])),
         "correlation": features.correlation_with_start(walk.start, walk.visible),
         "changed": np.mean(classes[:, 1:] != classes[:, :-1], axis=0),
-        "same_class": np.mean(classes[:, 1:] == classes[:, :1], axis=0),
+        "same_class": np.mean(same[:, 1:], axis=0),
         "images": pixels[:_WALKS],
     }
 
@@ -270,7 +275,8 @@ def _save_table(config, directory, judge, real, found):
         rows[arm] = {name: [one.statistics[name] for one in ones] for name in ones[0].statistics}
     training = judge(images.spread(real.train, config.num_eval_samples))
     floor = _statistics(training, judge(_held_out(config, real)))
-    floor |= {"ratio": float("nan"), "trained_frechet_distance": floor["frechet_distance"]}
+    floor["trained_frechet_distance"] = floor["frechet_distance"]
+    floor |= {"ratio": float("nan"), "painted_class": float("nan")}
     rows["training digits"] = {name: [x] for name, x in floor.items()}
     gasn.write_table(os.path.join(directory, "study.csv"), rows)
 

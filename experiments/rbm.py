@@ -73,7 +73,7 @@ class Config(loop.LoopConfig):
     num_gibbs_steps: int = 1
     # Learning rate at the start; it falls to zero linearly.
     learning_rate: float = 0.2
-    # Factor of the squared weights.
+    # Factor of half the squared weights.
     weight_decay: float = 1e-3
     # Decay per step of the running mean of the parameters, which is what is evaluated.
     average_decay: float = 0.999

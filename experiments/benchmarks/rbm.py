@@ -44,7 +44,7 @@ def main(_) -> None:
 
 
 def learning_table(num_epochs: int, peers: bool) -> str:
-    """Seconds of an epoch (median), and the likelihood after all of them, of the same schedule."""
+    """Seconds of an epoch (the median; of scikit-learn the mean), and the likelihood after all."""
     data = binarized_mnist.load()
     rows = []
     for num_hidden, batch_size, rate in SETTINGS:

@@ -2,8 +2,10 @@
 
 The published layout is read: a folder ``img_align_celeba`` of ``000001.jpg`` to ``202599.jpg``, or
 ``img_align_celeba.zip`` that holds it, in ``celeba/`` in a folder of data. Where the published
-``list_eval_partition.txt`` lies beside it, its lines say which images there are and which part each
-belongs to; without it, the numbers in the names do. Every image is cropped to a square about its
+``list_eval_partition.txt`` lies beside it, or in ``celeba/Eval/``, its lines say which images there
+are and which part each belongs to. Without it, the numbers in the names say to which; each part is
+from the first to the last of its numbers that is there, and one between that is not is missing.
+Every image is cropped to a square about its
 centre, then resized. Needs Pillow (the extra ``images``).
 
 Where to get it: https://mmlab.ie.cuhk.edu.hk/projects/CelebA.html, "Align&Cropped Images".
@@ -13,6 +15,7 @@ Reference: Z. Liu, P. Luo, X. Wang and X. Tang, "Deep Learning Face Attributes i
 """
 
 import io
+import itertools
 import os
 import re
 import zipfile
@@ -28,8 +31,8 @@ from gasn_jax.data import locate
 SOURCE = "https://mmlab.ie.cuhk.edu.hk/projects/CelebA.html (img_align_celeba.zip)"
 _FOLDER, _PARTITION = "img_align_celeba", "list_eval_partition.txt"
 _NAME = re.compile(r"(\d+)\.jpe?g", re.IGNORECASE)
-# The first numbers of the validation and of the test part.
-_FIRST = (162_771, 182_638)
+# The first numbers of the validation and of the test part, and the last of all.
+_FIRST, _LAST = (162_771, 182_638), 202_599
 _MOST_BYTES, _MOST_PIXELS = 1 << 24, 1 << 24
 
 _ReadFn = Callable[[str], bytes]
@@ -112,8 +115,9 @@ def _head(path):
 def _load(
     place: Path, names: Iterable[str], read: _ReadFn, side: int, crop: int, skip: bool
 ) -> CelebA:
-    partition = place.parent / _PARTITION
-    parts = _read_partition(partition) if partition.is_file() else _by_number(names)
+    given = (place.parent / _PARTITION, place.parent / "Eval" / _PARTITION)
+    partition = next((path for path in given if path.is_file()), None)
+    parts = _read_partition(partition) if partition else _by_number(names)
     images, skipped = [], []
     for part in parts:
         found = np.empty((len(part), side, side, 3), np.uint8)
@@ -158,6 +162,7 @@ def _square(content, side, crop):
 
 def _read_partition(path):
     parts: tuple[list[str], ...] = ([], [], [])
+    known: set[str] = set()
     with open(path, "rb") as file:
         for number, line in enumerate(file, start=1):
             words = line.decode("utf-8", "replace").split()
@@ -166,14 +171,20 @@ def _read_partition(path):
             if len(words) != 2 or not _NAME.fullmatch(words[0]) or words[1] not in ("0", "1", "2"):
                 wanted = "a name such as 000001.jpg, and 0, 1 or 2"
                 raise locate.DataError(f"{path}, line {number}: wanted {wanted}, got {line[:60]!r}")
+            if words[0] in known:
+                raise locate.DataError(f"{path}, line {number}: {words[0]} is there twice")
+            known.add(words[0])
             parts[int(words[1])].append(words[0])
     return parts
 
 
 def _by_number(names):
-    parts: tuple[list[str], ...] = ([], [], [])
-    for name in names:
-        number = _NAME.fullmatch(name)
-        assert number is not None
-        parts[sum(int(number[1]) >= first for first in _FIRST)].append(name)
+    """The names of each part, with those of missing numbers between them; 1 to 202599."""
+    by_number = {int(name.partition(".")[0]): name for name in names}
+    ends = (1, *_FIRST, _LAST + 1)
+    parts = []
+    for first, beyond in itertools.pairwise(ends):
+        there = [number for number in by_number if first <= number < beyond]
+        numbers = range(min(there), max(there) + 1) if there else ()
+        parts.append([by_number.get(number, f"{number:06}.jpg") for number in numbers])
     return parts

@@ -26,6 +26,8 @@ SOURCE = "any mirror of MNIST (see gasn_jax.data.mnist)"
 _PARTS = {"train": "train", "test": "t10k"}
 _TYPES = {0x08: "u1", 0x09: "i1", 0x0B: ">i2", 0x0C: ">i4", 0x0D: ">f4", 0x0E: ">f8"}
 _CHUNK = 1 << 20
+# Bytes that one of a gzip file stands for, at most.
+_MOST_PACKED = 1032
 
 
 class Digits(NamedTuple):
@@ -59,7 +61,7 @@ def load(data_dir: str | os.PathLike | None = None) -> MNIST:
 def read_idx(path: str | os.PathLike) -> np.ndarray:
     """The array of an IDX file, gzipped or not, of the file's type in the machine's byte order.
 
-    Memory is bounded by what the file holds, whatever its header says.
+    Memory is bounded by what the file can hold, whatever its header says.
 
     Raises:
       FileNotFoundError: there is no such file.
@@ -71,13 +73,14 @@ def read_idx(path: str | os.PathLike) -> np.ndarray:
         file.seek(0)
         with gzip.GzipFile(fileobj=file) if zipped else file as stream:
             try:
-                return _parse(path, stream)
+                size = os.fstat(file.fileno()).st_size
+                return _parse(path, stream, size * _MOST_PACKED if zipped else size)
             except (EOFError, gzip.BadGzipFile, zlib.error) as error:
                 where = f"{path}, offset {stream.tell()}"
                 raise locate.DataError(f"{where}: damaged gzip stream: {error}") from error
 
 
-def _parse(path, stream):
+def _parse(path, stream, most):
     header = stream.read(4)
     if len(header) < 4 or header[:2] != b"\0\0" or header[2] not in _TYPES or not header[3]:
         wanted = "0, 0, a type code (8, 9, 11 to 14) and the number of dimensions"
@@ -89,13 +92,15 @@ def _parse(path, stream):
         raise locate.DataError(f"{path}, offset {end}: ends within the {rank} dimensions")
     shape = struct.unpack(f">{rank}I", sizes)
     start, wanted = 4 + 4 * rank, math.prod(shape) * dtype.itemsize
+    what = f"wanted {wanted} bytes for {list(shape)} of {dtype.name}"
+    if wanted > most:
+        raise locate.DataError(f"{path}, offset 4: {what}, which the file is too small for")
     pieces, count = [], 0
     while count <= wanted and (piece := stream.read(min(_CHUNK, wanted + 1 - count))):
         pieces.append(piece)
         count += len(piece)
     if count != wanted:
         found = f"ends after {count}" if count < wanted else "goes on"
-        what = f"wanted {wanted} bytes for {list(shape)} of {dtype.name}"
         raise locate.DataError(f"{path}, offset {start + min(count, wanted)}: {what}, {found}")
     try:
         array = np.frombuffer(b"".join(pieces), dtype).reshape(shape)

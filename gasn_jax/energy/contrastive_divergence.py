@@ -90,12 +90,12 @@ def gradient(
       means: whether entries of data and chains may also lie between two states, as the mean of a
         unit does. Without it, 0 and 1 are no data for spins.
       num_steps: k >= 1 Gibbs steps.
-      weight_decay: factor of ``1/2 ||W||^2``.
+      weight_decay: factor of ``1/2 ||W||^2``; it and the next are static.
       sparsity: factor of ``1/2 sum_j (q_j - target)^2``, q_j how often hidden unit j is on.
       sparsity_target: in (0, 1).
 
     Returns:
-      :class:`Estimate`, its gradient NaN if an entry of data or chains is no state of its unit.
+      :class:`Estimate`, NaN if an entry of data or chains is no state of its unit.
       O((M + C k) V H).
 
     Raises:
@@ -109,8 +109,9 @@ def gradient(
         raise ValueError(f"data must have shape [M, {rbm.num_visible}], got {jnp.shape(data)}")
     rbms.check(params, rbm, v=data[0])
     start = gibbs.State(data) if chains is None else chains
-    if not start.v.shape[0]:
-        raise ValueError("chains must have at least 1 row, got 0")
+    if jnp.ndim(start.v) != 2 or start.v.shape[1] != rbm.num_visible or not start.v.shape[0]:
+        wanted = f"[C, {rbm.num_visible}] with C >= 1"
+        raise ValueError(f"chains must have v of shape {wanted}, got {jnp.shape(start.v)}")
     keys = jax.random.split(key, start.v.shape[0])
 
     def end(key, state):
@@ -121,7 +122,7 @@ def gradient(
     both = jnp.concatenate([data, chains.v])
     counts = -data.shape[0], chains.v.shape[0]
     signed = jnp.concatenate([jnp.full(abs(n), 1 / n, both.dtype) for n in counts])
-    valid = rbms.validity(rbm, jnp.concatenate([data, start.v]), or_means=means)
+    valid = rbms.validity(rbm.visible, jnp.concatenate([data, start.v]), or_means=means)
     descent = phase(params, rbm, both, valid * signed)
 
     def penalty(params):
@@ -132,8 +133,11 @@ def gradient(
 
     if weight_decay or sparsity:
         descent = jax.tree.map(jnp.add, descent, jax.grad(penalty)(params))
-    positive, negative = phase(params, rbm, data), phase(params, rbm, chains.v)
-    return Estimate(descent, positive, negative, chains, info.visible_mean)
+    positive, negative = (
+        jax.tree.map(lambda x: valid * x, phase(params, rbm, v)) for v in (data, chains.v)
+    )
+    ended = gibbs.State(valid * chains.v)
+    return Estimate(descent, positive, negative, ended, valid * info.visible_mean)
 
 
 def entropy_gradient(params: rbms.Params, rbm: rbms.RBM, v: Float[Array, "C V"]) -> rbms.Params:
@@ -164,6 +168,6 @@ def entropy_gradient(params: rbms.Params, rbm: rbms.RBM, v: Float[Array, "C V"])
 
     def half_variance(params):
         energies = jax.vmap(lambda one: rbms.free_energy(params, rbm, one))(v)
-        return 0.5 * jnp.var(energies, ddof=1) * rbms.validity(rbm, v)
+        return 0.5 * jnp.var(energies, ddof=1) * rbms.validity(rbm.visible, v)
 
     return cast(rbms.Params, jax.grad(half_variance)(params))

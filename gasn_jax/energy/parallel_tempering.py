@@ -68,8 +68,18 @@ def step(
         they rarely change places: look at ``probability``.
 
     Returns:
-      The state after it and :class:`Info`; K moves of the kernel.
+      The state after it and :class:`Info`; K moves of the kernel. ``probability`` and the floating
+      leaves of x are NaN where betas fall or do not end at 1.
+
+    Raises:
+      ValueError: at trace time, where there are not as many betas as replicas.
     """
+    num_replicas = {leaf.shape[0] for leaf in jax.tree.leaves(state.x)}
+    betas = jnp.asarray(betas, jnp.result_type(betas, jnp.float32))
+    if num_replicas != {*betas.shape}:
+        raise ValueError(f"betas must have shape [K] of K replicas, got {betas.shape}")
+    fits = (betas[-1] == 1) & jnp.all(jnp.diff(betas) >= 0)
+    valid = jnp.where(fits, 1.0, jnp.nan)
     move_key, swap_key = jax.random.split(key)
     x = jax.vmap(path.kernel)(jax.random.split(move_key, betas.shape[0]), state.x, betas)
     lower = jnp.arange(betas.shape[0] - 1)
@@ -80,9 +90,14 @@ def step(
 
     here = log_density(lower, betas[:-1]) + log_density(lower + 1, betas[1:])
     there = log_density(lower + 1, betas[:-1]) + log_density(lower, betas[1:])
-    probability = jnp.exp(jnp.minimum(there - here, 0))
+    probability = valid * jnp.exp(jnp.minimum(there - here, 0))
     swapped = proposed & (jax.random.uniform(swap_key, lower.shape, betas.dtype) < probability)
     up = jnp.append(swapped, False).astype(lower.dtype)
     source = jnp.arange(betas.shape[0]) + up - jnp.roll(up, 1)
-    x = jax.tree.map(lambda leaf: leaf[source], x)
+
+    def exchanged(leaf):
+        floating = jnp.issubdtype(leaf.dtype, jnp.floating)
+        return leaf[source] * valid.astype(leaf.dtype) if floating else leaf[source]
+
+    x = jax.tree.map(exchanged, x)
     return State(x, state.num_steps + 1), Info(proposed, probability, swapped)

@@ -12,6 +12,10 @@ with visible units v and hidden units h of one kind each:
 The quadratic term is there for gaussian units only. Of spins it would be the constant V/2, which
 cancels in every probability; of binary units it would only move b by 1/2.
 
+Biases of binary units may be minus infinity: such a unit is always 0. What is no state of its unit,
+as 0 is none of a spin, gives NaN and no number; energies and conditionals also take what lies
+between two states, as the mean of a unit does.
+
 The kind is static (:class:`RBM`); parameters are a dict of ``weights`` [V, H], ``visible_bias`` [V]
 and ``hidden_bias`` [H]. One configuration per call. Natural logarithms throughout.
 
@@ -78,9 +82,10 @@ def init(key: Key[Array, ""], rbm: RBM, *, scale: float = 0.01) -> Params:
 def energy(params: Params, rbm: RBM, v: Visible, h: Hidden) -> Float[Array, ""]:
     """``E(v, h)``, scalar; O(V H)."""
     check(params, rbm, v=v, h=h)
-    linear = v @ params["visible_bias"] + h @ params["hidden_bias"]
+    linear = _dot(v, params["visible_bias"]) + _dot(h, params["hidden_bias"])
     quadratic = 0.5 * jnp.sum(v**2) if rbm.visible == "gaussian" else 0.0
-    return quadratic - v @ params["weights"] @ h - linear
+    known = validity(rbm.visible, v, or_means=True) * validity(rbm.hidden, h, or_means=True)
+    return known * (quadratic - v @ params["weights"] @ h - linear)
 
 
 def free_energy(params: Params, rbm: RBM, v: Visible) -> Float[Array, ""]:
@@ -88,14 +93,16 @@ def free_energy(params: Params, rbm: RBM, v: Visible) -> Float[Array, ""]:
     check(params, rbm, v=v)
     quadratic = 0.5 * jnp.sum(v**2) if rbm.visible == "gaussian" else 0.0
     summed = _log_sum(rbm.hidden, hidden_input(params, v))
-    return quadratic - v @ params["visible_bias"] - jnp.sum(summed)
+    known = validity(rbm.visible, v, or_means=True)
+    return known * (quadratic - _dot(v, params["visible_bias"]) - jnp.sum(summed))
 
 
 def hidden_free_energy(params: Params, rbm: RBM, h: Hidden) -> Float[Array, ""]:
     """``-log sum_v exp(-E(v, h))`` (an integral over gaussian v), scalar; O(V H)."""
     check(params, rbm, h=h)
     summed = _log_sum(rbm.visible, visible_input(params, h))
-    return -h @ params["hidden_bias"] - jnp.sum(summed)
+    known = validity(rbm.hidden, h, or_means=True)
+    return known * (-_dot(h, params["hidden_bias"]) - jnp.sum(summed))
 
 
 def hidden_input(params: Params, v: Visible) -> Hidden:
@@ -111,31 +118,33 @@ def visible_input(params: Params, h: Hidden) -> Visible:
 def hidden_mean(params: Params, rbm: RBM, v: Visible) -> Hidden:
     """``E[h | v]``, [H]."""
     check(params, rbm, v=v)
-    return mean(rbm.hidden, hidden_input(params, v))
+    return validity(rbm.visible, v, or_means=True) * mean(rbm.hidden, hidden_input(params, v))
 
 
 def visible_mean(params: Params, rbm: RBM, h: Hidden) -> Visible:
     """``E[v | h]``, [V]."""
     check(params, rbm, h=h)
-    return mean(rbm.visible, visible_input(params, h))
+    return validity(rbm.hidden, h, or_means=True) * mean(rbm.visible, visible_input(params, h))
 
 
 def sample_hidden(key: Key[Array, ""], params: Params, rbm: RBM, v: Visible) -> Hidden:
     """Hidden units given the visible, [H], independent of each other."""
     check(params, rbm, v=v)
-    return draw(key, rbm.hidden, hidden_input(params, v))
+    drawn = draw(key, rbm.hidden, hidden_input(params, v))
+    return validity(rbm.visible, v, or_means=True) * drawn
 
 
 def sample_visible(key: Key[Array, ""], params: Params, rbm: RBM, h: Hidden) -> Visible:
     """Visible units given the hidden, [V], independent of each other."""
     check(params, rbm, h=h)
-    return draw(key, rbm.visible, visible_input(params, h))
+    drawn = draw(key, rbm.visible, visible_input(params, h))
+    return validity(rbm.hidden, h, or_means=True) * drawn
 
 
 def log_ratio(params: Params, rbm: RBM, v: Visible, other: Visible) -> Float[Array, ""]:
-    """``log p(v) / p(other)``, scalar, without log Z; NaN as :func:`validity`."""
-    ratio = free_energy(params, rbm, other) - free_energy(params, rbm, v)
-    return ratio * validity(rbm, v) * validity(rbm, other)
+    """``log p(v) / p(other)``, scalar, without the partition function."""
+    known = validity(rbm.visible, v) * validity(rbm.visible, other)
+    return known * (free_energy(params, rbm, other) - free_energy(params, rbm, v))
 
 
 def log_partition(params: Params, rbm: RBM, *, chunk_size: int = 2**12) -> Float[Array, ""]:
@@ -180,10 +189,15 @@ def log_partition(params: Params, rbm: RBM, *, chunk_size: int = 2**12) -> Float
     return numerics.logsumexp(lax.map(of_chunk, starts))
 
 
-def log_likelihood(params: Params, rbm: RBM, v: Float[Array, "M V"]) -> Float[Array, ""]:
-    """The mean ``log p(v)`` of M configurations, scalar, exactly; see :func:`log_partition`.
+def log_prob(params: Params, rbm: RBM, v: Visible) -> Float[Array, ""]:
+    """``log p(v)``, scalar, exactly; errors as :func:`log_partition`."""
+    return -free_energy(params, rbm, v) * validity(rbm.visible, v) - log_partition(params, rbm)
 
-    NaN, with gradient NaN, if an entry is no state of its unit (:func:`validity`).
+
+def log_likelihood(params: Params, rbm: RBM, v: Float[Array, "M V"]) -> Float[Array, ""]:
+    """The mean of :func:`log_prob` over M configurations, scalar.
+
+    NaN, with gradient NaN, if an entry is no state of its unit.
 
     Raises:
       ValueError: at trace time, for another shape or dtype than [M, V] floating with M >= 1, and as
@@ -199,22 +213,22 @@ def mean_log_density(params: Params, rbm: RBM, v: Float[Array, "M V"]) -> Float[
         raise ValueError(f"v must have shape {wanted}, got {jnp.shape(v)}")
     check(params, rbm, v=v[0])
     energies = jax.vmap(lambda one: free_energy(params, rbm, one))(v)
-    return -jnp.mean(energies) * validity(rbm, v)
+    return -jnp.mean(energies) * validity(rbm.visible, v)
 
 
-def validity(rbm: RBM, v: Float[Array, "..."], *, or_means: bool = False) -> Float[Array, ""]:
-    """1 if every entry is a state of the visible units, or with ``or_means`` between two; else NaN.
+def validity(kind: str, x: Float[Array, "..."], *, or_means: bool = False) -> Float[Array, ""]:
+    """1 if every entry is a state of units of a kind, or with ``or_means`` between two; else NaN.
 
-    0 is no state of a spin. A factor of results, so that no wrong number leaves in silence.
+    A factor of results, so that no wrong number leaves in silence.
     """
-    low = -1 if rbm.visible == "spin" else 0
-    if rbm.visible == "gaussian":
-        valid = jnp.isfinite(v)
+    low = -1 if kind == "spin" else 0
+    if kind == "gaussian":
+        valid = jnp.isfinite(x)
     elif or_means:
-        valid = (v >= low) & (v <= 1)
+        valid = (x >= low) & (x <= 1)
     else:
-        valid = (v == low) | (v == 1)
-    return jnp.where(jnp.all(valid), 1.0, jnp.nan)
+        valid = (x == low) | (x == 1)
+    return jnp.where(jnp.all(valid), 1.0, jnp.nan).astype(jnp.result_type(x))
 
 
 def mean(kind: str, received: Float[Array, "..."]) -> Float[Array, "..."]:
@@ -228,9 +242,10 @@ def draw(key: Key[Array, ""], kind: str, received: Float[Array, "..."]) -> Float
     """Independent units of a kind that receive so much, of its dtype."""
     if kind == "gaussian":
         return received + jax.random.normal(key, received.shape, received.dtype)
-    # In float32, states less likely than 1e-7 come up as often.
-    likely = jax.nn.sigmoid(2 * received if kind == "spin" else received)
-    on = jax.random.uniform(key, received.shape, received.dtype) < likely
+    # In float32, states less likely than 1e-7 come up as often; halves would stop at 1e-2.
+    precise = jnp.asarray(received, jnp.promote_types(received.dtype, jnp.float32))
+    likely = jax.nn.sigmoid(2 * precise if kind == "spin" else precise)
+    on = jax.random.uniform(key, received.shape, precise.dtype) < likely
     return jnp.where(on, 1.0, -1.0 if kind == "spin" else 0.0).astype(received.dtype)
 
 
@@ -251,6 +266,11 @@ def check(params: Params, rbm: RBM, *, v: Array | None = None, h: Array | None =
             raise ValueError(f"{name} must be floating, got {jnp.result_type(array)}")
         if jnp.shape(array) != wanted[name]:
             raise ValueError(f"{name} must have shape {wanted[name]}, got {jnp.shape(array)}")
+
+
+def _dot(states, bias):
+    """Their product, in which a unit at 0 has no part of a bias of minus infinity."""
+    return jnp.sum(numerics.multiply_log(states, bias))
 
 
 def _log_sum(kind, received):

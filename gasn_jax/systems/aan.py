@@ -96,7 +96,8 @@ class AANConfig:
         """Raises ValueError naming the field, what is wanted and what was given."""
         counts = ("num_channels", "num_visible", "num_hidden", "num_gibbs_steps")
         for name in counts:
-            require(getattr(self, name) >= 1, name, ">= 1", getattr(self, name))
+            value = getattr(self, name)
+            require(isinstance(value, int) and value >= 1, name, "an integer >= 1", value)
         for name in ("channels", "hidden"):
             widths = getattr(self, name)
             require(all(width >= 1 for width in widths), name, "widths >= 1", widths)
@@ -160,6 +161,7 @@ class Walk(NamedTuple):
 
 def init(config: AANConfig, key: Key[Array, ""], batch_size: int) -> AANState:
     """A fresh state; as many chains as images in a minibatch, drawn from the fresh memory."""
+    require(batch_size >= 1, "batch_size", ">= 1", batch_size)
     generator_key, discriminator_key, memory_key, chain_key = jax.random.split(key, 4)
     generator = _generator(config).init(generator_key, jnp.zeros(config.num_visible))
     discriminator = _discriminator(config).init(discriminator_key, jnp.zeros(_shape(config)))
@@ -254,6 +256,17 @@ def discriminate(
     return valid * features, valid * logit
 
 
+def clamp(
+    config: AANConfig, key: Key[Array, ""], features: Float[Array, "..."]
+) -> Float[Array, "..."]:
+    """The memory's visible layer for given features: themselves, or spins of these means."""
+    if config.visible == "mean":
+        return features
+    uniform = jax.random.uniform(key, features.shape, features.dtype, -1.0, 1.0)
+    spins = jnp.where(uniform < features, 1.0, -1.0).astype(features.dtype)
+    return jnp.where(jnp.isnan(features), features, spins)
+
+
 def generate(
     config: AANConfig, params: Params, inputs: Float[Array, "m V"]
 ) -> Float[Array, "m H W K"]:
@@ -280,7 +293,11 @@ def sample(
 
     Returns:
       Images, pixels in (-1, 1).
+
+    Raises:
+      ValueError: at trace time, for counts out of range.
     """
+    require(num_samples >= 1, "num_samples", ">= 1", num_samples)
     start_key, walk_key = jax.random.split(key)
 
     def painted(inputs):
@@ -317,10 +334,12 @@ def walk(
       :class:`Walk`, NaN for an image out of [-1, 1].
 
     Raises:
-      ValueError: at trace time, for a system without a memory, and as :func:`discriminate`.
+      ValueError: at trace time, for a system without a memory, ``num_steps < 1``, and as
+        :func:`discriminate`.
     """
     if config.memory != "rbm":
         raise ValueError(f"memory must be rbm, got {config.memory!r}")
+    require(num_steps >= 1, "num_steps", ">= 1", num_steps)
     clamp_key, walk_key = jax.random.split(key)
     features = discriminate(config, state.discriminator, image)[0]
 
@@ -328,12 +347,9 @@ def walk(
         chain, info = gibbs.step(key, chain, state.memory, config.rbm)
         return chain, _seen(config, chain.v, info.visible_mean)
 
-    # Spins drawn from NaN would be states like any.
-    valid = jnp.where(jnp.all(jnp.isfinite(features)), 1.0, jnp.nan)
-    start = valid * _clamped(config, clamp_key, features)
+    start = clamp(config, clamp_key, features)
     keys = jax.random.split(walk_key, num_steps)
     _, visible = lax.scan(body, gibbs.State(start), keys)
-    visible = valid * visible
     return Walk(start, visible, generate(config, state.generator, visible))
 
 
@@ -355,7 +371,7 @@ def _remember(config, state, images, clamp_key, memory_key, draw_key):
     if config.memory == "uniform":
         return _uniform(config, draw_key, images.shape[0]), state, {}
     features = jax.vmap(lambda x: discriminate(config, state.discriminator, x)[0])(images)
-    v = _clamped(config, clamp_key, features)
+    v = clamp(config, clamp_key, features)
     chains = state.chains if config.persistent else v
     found = contrastive_divergence.gradient(
         *(memory_key, state.memory, config.rbm, v),
@@ -374,14 +390,6 @@ def _remember(config, state, images, clamp_key, memory_key, draw_key):
     )
     state = state._replace(memory=memory, memory_optimizer=optimizer, chains=found.chains.v)
     return _seen(config, found.chains.v, found.visible_mean), state, metrics
-
-
-def _clamped(config, key, features):
-    """The memory's visible layer for given features."""
-    if config.visible == "mean":
-        return features
-    uniform = jax.random.uniform(key, features.shape, features.dtype, -1.0, 1.0)
-    return jnp.where(uniform < features, 1.0, -1.0).astype(features.dtype)
 
 
 def _seen(config, spins, means):

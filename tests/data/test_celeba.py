@@ -59,6 +59,22 @@ def test_the_partition_decides_where_it_is_there(tmp_path):
         path.write_text(f"000002.jpg 0\n{line}\n")
         with pytest.raises(locate.DataError, match="list_eval_partition.txt, line 2: wanted"):
             celeba.load(tmp_path)
+    path.write_text("000001.jpg 0\n000002.jpg 1\n000001.jpg 2\n")
+    with pytest.raises(locate.DataError, match="line 3: 000001.jpg is there twice"):
+        celeba.load(tmp_path)
+    path.unlink()
+    (path.parent / "Eval").mkdir()
+    (path.parent / "Eval" / path.name).write_text("000001.jpg 2\n")
+    assert [len(part) for part in celeba.load(tmp_path)[:3]] == [0, 0, 1]
+
+
+def test_without_a_partition_a_number_between_others_is_missed(tmp_path):
+    write(tmp_path / "celeba", names=("000003.jpg", "000005.jpg", "182638.jpg", "202600.jpg"))
+    with pytest.raises(locate.DataError, match="image 000004.jpg: .*No such file"):
+        celeba.load(tmp_path)
+    found = celeba.load(tmp_path, skip_bad_images=True)
+    assert [len(part) for part in found[:3]] == [2, 0, 1]
+    assert len(found.skipped) == 1 and "000004.jpg" in found.skipped[0]
 
 
 @pytest.mark.parametrize("as_zip", [False, True])

@@ -121,6 +121,14 @@ def test_base_rates_are_those_of_the_data(visible):
     means = rbms.mean(visible, ais.base_rates(rbm, jnp.asarray(data, float)))
     np.testing.assert_allclose(means, data.mean(0), atol=0.01)
     assert np.all(np.isfinite(ais.base_rates(rbm, jnp.asarray(data, float))))
+    odd = jnp.asarray(data, float).at[3, 1].set(np.inf)
+    assert np.any(np.isnan(ais.base_rates(rbm, odd)))
+    for wrong in (odd[0], odd[:0], odd[:, :2]):
+        with pytest.raises(ValueError, match=r"data must have shape \[M, 3\] with M >= 1, got \("):
+            ais.base_rates(rbm, wrong)
+    if visible != "gaussian":
+        with pytest.raises(ValueError, match="smoothing: wanted > 0, got 0"):
+            ais.base_rates(rbm, jnp.asarray(data, float), smoothing=0)
 
 
 def test_held_out_likelihoods_are_those_of_enumeration():
@@ -154,11 +162,34 @@ def test_schedules_run_from_0_to_1():
     uneven = ais.rbm_log_likelihood(KEY, params, rbm, v, betas=jnp.linspace(0, 1, 8) ** 2)
     exact = rbms.log_likelihood(params, rbm, v)
     assert abs(uneven.log_likelihood - exact) < 5 * uneven.forward.standard_error
-    for betas in ([0.0, 0.5], [0.3, 1.0], [1.0, 0.5, 0.0]):
+    for betas in ([0.0, 0.5], [0.3, 1.0], [1.0, 0.5, 0.0], [0.0, 3.0, -5.0, 1.0]):
         found = ais.rbm_log_likelihood(KEY, params, rbm, v, betas=jnp.array(betas), **options)
         assert np.isnan(found.log_likelihood) and not found.reliable()
-    with pytest.raises(ValueError, match="betas must be at least two, got 1"):
+    with pytest.raises(ValueError, match=r"betas must have shape \[K\] with K >= 2, got \(1,\)"):
         ais.rbm_log_likelihood(KEY, params, rbm, v, betas=jnp.zeros(1))
+    path = ais.rbm_path(params, rbm)
+    for whole in ([0, 1], jnp.array([0, 1])):
+        assert np.isfinite(ais.forward(KEY, path, whole)[0])
+        assert np.isfinite(ais.backward(KEY, path, v[0], whole)[0])
+
+
+def test_a_sigmoid_schedule_is_dense_at_its_ends():
+    betas = np.asarray(ais.sigmoid_schedule(100))
+    steps = np.diff(betas)
+    assert betas.shape == (101,) and betas[0] == 0 and betas[-1] == 1
+    np.testing.assert_allclose(betas, 1 - betas[::-1], atol=1e-12)
+    assert np.all(np.diff(steps[:50]) > 0) and steps[50] > 5 * steps[0]
+    even = ais.sigmoid_schedule(10, sharpness=1e-3)
+    np.testing.assert_allclose(even, np.linspace(0, 1, 11), atol=1e-6)
+    params, rbm = machines.machine("spin", "binary")
+    v = jnp.ones((20, 4))
+    found = ais.rbm_log_likelihood(KEY, params, rbm, v, betas=ais.sigmoid_schedule(50))
+    exact = rbms.log_likelihood(params, rbm, v)
+    assert abs(found.log_likelihood - exact) < 5 * found.forward.standard_error
+    with pytest.raises(ValueError, match="num_steps: wanted >= 1, got 0"):
+        ais.sigmoid_schedule(0)
+    with pytest.raises(ValueError, match="sharpness: wanted > 0 and finite, got 0"):
+        ais.sigmoid_schedule(3, sharpness=0)
 
 
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
@@ -188,3 +219,26 @@ def test_estimates_that_disagree_are_not_reliable():
         found = ais.rbm_log_likelihood(KEY, params, rbm, v, **options)
         assert found.forward.reliable and found.backward.reliable
         assert found.reliable() == reliable
+
+
+def test_a_mode_that_nobody_finds_is_not_noticed():
+    """The limit of ``reliable``, which its documentation states: a mode of most of the mass that
+    the start of the path all but excludes, and that the data do not come from."""
+    rbm = rbms.RBM(20, 2, "spin", "binary")
+    params = {
+        "weights": jnp.zeros((20, 2)).at[:, 0].set(-3.0),
+        "visible_bias": jnp.ones(20),
+        "hidden_bias": jnp.array([-14.0, 0.0]),
+    }
+    v = jnp.where(jax.random.uniform(KEY, (200, 20)) < jax.nn.sigmoid(2.0), 1.0, -1.0)
+    evaluate = jax.jit(
+        lambda key: ais.rbm_log_likelihood(key, params, rbm, v, num_chains=100, num_steps=500)
+    )
+    found = evaluate(KEY)
+    assert found.reliable()
+    assert found.log_likelihood > rbms.log_likelihood(params, rbm, v) + 3
+    # From even spins the forward chains find it.
+    options = dict(base_visible_bias=jnp.zeros(20), num_chains=100, num_steps=500)
+    even = ais.rbm_log_likelihood(KEY, params, rbm, v, **options)
+    error = even.log_likelihood - rbms.log_likelihood(params, rbm, v)
+    assert abs(error) < 3 * even.forward.standard_error and not even.reliable()

@@ -108,3 +108,16 @@ def test_a_single_replica_is_the_plain_chain():
     path, betas = ais.rbm_path(params, rbm), jnp.ones(1)
     state, info = pt.step(KEY, pt.init(KEY, path, betas), path, betas)
     assert state.x.shape == (1, 4) and info.swapped.shape == (0,) and state.num_steps == 1
+
+
+def test_betas_that_are_no_ladder_to_the_model_give_no_samples():
+    params, rbm = machines.machine("spin", "spin")
+    path = ais.rbm_path(params, rbm)
+    state = pt.init(KEY, path, BETAS)
+    for betas in ([0.0, 0.4, 0.9], [0.4, 0.0, 1.0]):
+        found, info = pt.step(KEY, state, path, jnp.asarray(betas))
+        assert np.all(np.isnan(found.x)) and np.all(np.isnan(info.probability))
+    found, _ = pt.step(KEY, state, path, jnp.array([0, 0, 1]))
+    assert np.all(np.isfinite(found.x))
+    with pytest.raises(ValueError, match=r"betas must have shape \[K\] of K replicas, got \(2,\)"):
+        pt.step(KEY, state, path, BETAS[1:])

@@ -115,7 +115,7 @@ def test_the_likelihoods_gradient_is_that_of_finite_differences(visible, hidden)
 def test_samples_have_the_conditional_means(visible, hidden):
     params, rbm = machines.machine(visible, hidden)
     keys = jax.random.split(jax.random.key(0), 20000)
-    v = np.array([1.0, -1.0, 1.0, 1.0])
+    v = np.array([1.0, machines.STATES.get(visible, (-1.0,))[0], 1.0, 1.0])
     drawn = np.asarray(jax.vmap(lambda k: rbms.sample_hidden(k, params, rbm, v))(keys))
     assert set(np.unique(drawn)) == set(machines.STATES[hidden])
     np.testing.assert_allclose(drawn.mean(0), rbms.hidden_mean(params, rbm, v), atol=0.03)
@@ -176,19 +176,21 @@ def test_what_is_no_state_of_its_units_is_not_valued():
     ):
         params, rbm = machines.machine(visible, "spin")
         v = jnp.ones((3, 4)).at[1, 2].set(good)
-        assert np.isfinite(rbms.log_likelihood(params, rbm, v)) and rbms.validity(rbm, v) == 1
+        assert np.isfinite(rbms.log_likelihood(params, rbm, v))
+        assert rbms.validity(visible, v) == 1
         v = v.at[1, 2].set(bad)
-        assert np.isnan(rbms.log_likelihood(params, rbm, v)) and np.isnan(rbms.validity(rbm, v))
+        assert np.isnan(rbms.log_likelihood(params, rbm, v))
+        assert np.isnan(rbms.validity(visible, v))
         assert np.isfinite(rbms.log_ratio(params, rbm, v[0], v[2]))
         assert np.isnan(rbms.log_ratio(params, rbm, v[0], v[1]))
         assert np.isnan(rbms.log_ratio(params, rbm, v[1], v[0]))
+        assert np.isfinite(rbms.log_prob(params, rbm, v[0]))
+        assert np.isnan(rbms.log_prob(params, rbm, v[1]))
         slope = jax.grad(lambda p, rbm=rbm, v=v: rbms.log_likelihood(p, rbm, v))(params)
         assert all(np.all(np.isnan(leaf)) for leaf in slope.values())
         with pytest.raises(ValueError, match="v must be floating, got int"):
             rbms.free_energy(params, rbm, np.ones(4, np.int8))
     params, rbm = machines.machine("spin", "spin")
-    assert rbms.validity(rbm, jnp.array([0.3, -0.9]), or_means=True) == 1
-    assert np.isnan(rbms.validity(rbm, jnp.array([0.3, -1.1]), or_means=True))
     with pytest.raises(ValueError, match="chunk_size must be >= 1, got 0"):
         rbms.log_partition(params, rbm, chunk_size=0)
     for v in (jnp.ones((0, 4)), jnp.ones(4)):
@@ -196,14 +198,55 @@ def test_what_is_no_state_of_its_units_is_not_valued():
             rbms.log_likelihood(params, rbm, v)
 
 
-@pytest.mark.parametrize("bias", [0.0, 100.0])
-def test_thousands_of_chunks_lose_nothing_in_float32(bias):
-    """Without weights log Z is the sum over units of log 2 cosh(bias)."""
-    rbm = rbms.RBM(20, 20)
-    params = rbms.init(jax.random.key(0), rbm, scale=0.0)
-    params = jax.tree.map(lambda x: x.astype(jnp.float32), params)
-    params["visible_bias"] += jnp.float32(bias)
-    found = jax.jit(lambda p: rbms.log_partition(p, rbm, chunk_size=128))(params)
-    assert found.dtype == jnp.float32
-    exact = 20 * np.logaddexp(bias, -bias) + 20 * np.log(2)
-    np.testing.assert_allclose(found, exact, atol=1e-3)
+@pytest.mark.parametrize(("kind", "mean", "neither"), [("spin", -0.9, -1.1), ("binary", 0.3, -1.0)])
+def test_energies_and_conditionals_also_take_means(kind, mean, neither):
+    params, rbm = machines.machine(kind, kind)
+    key = jax.random.key(0)
+    for value, finite in ((mean, True), (neither, False)):
+        v, h = jnp.ones(4).at[1].set(value), jnp.ones(3).at[2].set(value)
+        for got in (
+            rbms.energy(params, rbm, v, jnp.ones(3)),
+            rbms.energy(params, rbm, jnp.ones(4), h),
+            rbms.free_energy(params, rbm, v),
+            rbms.hidden_free_energy(params, rbm, h),
+            rbms.hidden_mean(params, rbm, v),
+            rbms.visible_mean(params, rbm, h),
+            rbms.sample_hidden(key, params, rbm, v),
+            rbms.sample_visible(key, params, rbm, h),
+        ):
+            assert np.all(np.isfinite(got)) == finite and np.all(np.isnan(got)) != finite
+
+
+def test_a_binary_unit_whose_bias_is_minus_infinity_is_always_off():
+    params, rbm = machines.machine("binary", "binary")
+    off = params | {
+        "visible_bias": jnp.asarray(params["visible_bias"]).at[1].set(-jnp.inf),
+        "hidden_bias": jnp.asarray(params["hidden_bias"]).at[0].set(-jnp.inf),
+    }
+    v, h = np.delete(np.arange(4), 1), np.arange(1, 3)
+    without = {
+        "weights": params["weights"][v][:, h],
+        "visible_bias": params["visible_bias"][v],
+        "hidden_bias": params["hidden_bias"][h],
+    }
+    data = np.array([[1.0, 0, 0, 1], [0, 0, 1, 1]])
+    small = rbms.RBM(3, 2, "binary", "binary")
+    found, slope = jax.value_and_grad(lambda p: rbms.log_likelihood(p, rbm, data))(off)
+    wanted, of_small = jax.value_and_grad(lambda p: rbms.log_likelihood(p, small, data[:, v]))(
+        without
+    )
+    np.testing.assert_allclose(found, wanted, rtol=1e-12)
+    np.testing.assert_allclose(slope["weights"][v][:, h], of_small["weights"], atol=1e-12)
+    for name, index in (("weights", 1), ("visible_bias", 1), ("hidden_bias", 0)):
+        np.testing.assert_array_equal(slope[name][index], 0)
+    assert rbms.log_prob(off, rbm, jnp.ones(4)) == -np.inf
+    assert rbms.energy(off, rbm, jnp.zeros(4), jnp.zeros(3)) == 0
+
+
+def test_halves_are_drawn_as_precisely_as_float32():
+    keys = jax.random.split(jax.random.key(0), 100)
+    for dtype in (jnp.bfloat16, jnp.float16):
+        received = jnp.full(2000, -7.0, dtype)
+        drawn = jax.vmap(lambda k, x=received: rbms.draw(k, "binary", x))(keys)
+        assert drawn.dtype == dtype
+        assert np.mean(np.asarray(drawn, float)) == pytest.approx(1 / (1 + np.exp(7)), rel=0.3)

@@ -33,6 +33,7 @@ def test_it_writes_its_files_and_resumes(tmp_path):
     steps, ratio = found["noise, 4"][0].ratio
     assert list(steps) == [1, 2, 3, 4] and np.all(ratio > 0)
     assert found["memory, 4"][0].walk["correlation"].shape == (10,)
+    assert 0 <= found["memory, 4"][0].statistics["painted_class"] <= 1
     assert not found["noise, 4"][0].walk
     noise = dataclasses.replace(config, arms=("noise",))
     aan_study.train(noise, tmp_path / "noise")

@@ -200,6 +200,12 @@ def test_a_walk_starts_at_the_features_of_its_image(visible):
     assert_close(found.images, aan.generate(config, state.generator, found.visible))
     with pytest.raises(ValueError, match="memory must be rbm, got 'uniform'"):
         aan.walk(change(config, memory="uniform"), state, KEY, images[0], num_steps=4)
+    with pytest.raises(ValueError, match="num_steps: wanted >= 1, got 0"):
+        aan.walk(config, state, KEY, images[0], num_steps=0)
+    with pytest.raises(ValueError, match="num_samples: wanted >= 1, got -1"):
+        aan.sample(config, state, KEY, -1)
+    with pytest.raises(ValueError, match="batch_size: wanted >= 1, got 0"):
+        aan.init(config, KEY, 0)
 
 
 @pytest.mark.slow
@@ -239,7 +245,8 @@ def test_the_memory_learns_the_features_and_the_generator_both_kinds_of_images()
         (dict(width=0), "width: wanted"),
         (dict(memory="dbm"), "memory: wanted one of rbm, uniform, got 'dbm'"),
         (dict(visible="real"), "visible: wanted one of mean, spin"),
-        (dict(num_gibbs_steps=0), "num_gibbs_steps: wanted >= 1, got 0"),
+        (dict(num_gibbs_steps=0), "num_gibbs_steps: wanted an integer >= 1, got 0"),
+        (dict(num_visible=2.5), "num_visible: wanted an integer >= 1, got 2.5"),
         (dict(channels=()), "channels: wanted a layer"),
         (dict(channels=(3, 0)), "channels: wanted widths >= 1"),
         (dict(memory_momentum=1.0), r"memory_momentum: wanted in \[0, 1\), got 1.0"),
