@@ -130,15 +130,15 @@ def visible_mean(params: Params, rbm: RBM, h: Hidden) -> Visible:
 def sample_hidden(key: Key[Array, ""], params: Params, rbm: RBM, v: Visible) -> Hidden:
     """Hidden units given the visible, [H], independent of each other."""
     check(params, rbm, v=v)
-    drawn = draw(key, rbm.hidden, hidden_input(params, v))
-    return validity(rbm.visible, v, or_means=True) * drawn
+    known = validity(rbm.visible, v, or_means=True)
+    return draw(key, rbm.hidden, known * hidden_input(params, v))
 
 
 def sample_visible(key: Key[Array, ""], params: Params, rbm: RBM, h: Hidden) -> Visible:
     """Visible units given the hidden, [V], independent of each other."""
     check(params, rbm, h=h)
-    drawn = draw(key, rbm.visible, visible_input(params, h))
-    return validity(rbm.hidden, h, or_means=True) * drawn
+    known = validity(rbm.hidden, h, or_means=True)
+    return draw(key, rbm.visible, known * visible_input(params, h))
 
 
 def log_ratio(params: Params, rbm: RBM, v: Visible, other: Visible) -> Float[Array, ""]:
@@ -239,14 +239,15 @@ def mean(kind: str, received: Float[Array, "..."]) -> Float[Array, "..."]:
 
 
 def draw(key: Key[Array, ""], kind: str, received: Float[Array, "..."]) -> Float[Array, "..."]:
-    """Independent units of a kind that receive so much, of its dtype."""
+    """Independent units of a kind that receive so much, of its dtype; NaN for NaN."""
     if kind == "gaussian":
         return received + jax.random.normal(key, received.shape, received.dtype)
     # In float32, states less likely than 1e-7 come up as often; halves would stop at 1e-2.
     precise = jnp.asarray(received, jnp.promote_types(received.dtype, jnp.float32))
     likely = jax.nn.sigmoid(2 * precise if kind == "spin" else precise)
     on = jax.random.uniform(key, received.shape, precise.dtype) < likely
-    return jnp.where(on, 1.0, -1.0 if kind == "spin" else 0.0).astype(received.dtype)
+    drawn = jnp.where(on, 1.0, -1.0 if kind == "spin" else 0.0)
+    return jnp.where(jnp.isnan(likely), jnp.nan, drawn).astype(received.dtype)
 
 
 def check(params: Params, rbm: RBM, *, v: Array | None = None, h: Array | None = None) -> None:
