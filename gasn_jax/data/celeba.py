@@ -3,10 +3,10 @@
 The published layout is read: a folder ``img_align_celeba`` of ``000001.jpg`` to ``202599.jpg``, or
 ``img_align_celeba.zip`` that holds it, in ``celeba/`` in a folder of data. Where the published
 ``list_eval_partition.txt`` lies beside it, or in ``celeba/Eval/``, its lines say which images there
-are and which part each belongs to. Without it, the numbers in the names say to which; each part is
-from the first to the last of its numbers that is there, and one between that is not is missing.
-Every image is cropped to a square about its
-centre, then resized. Needs Pillow (the extra ``images``).
+are and which part each belongs to. Without it, the numbers in the names say to which; each part
+then reaches from the first to the last of its numbers that is there, and a number between them that
+is not is a missing image. Every image is cropped to a square about its centre, then resized. Needs
+Pillow (the extra ``images``).
 
 Where to get it: https://mmlab.ie.cuhk.edu.hk/projects/CelebA.html, "Align&Cropped Images".
 
