@@ -139,7 +139,11 @@ def test_digits_on_every_structure_side_by_side(tmp_path):
 
 
 @pytest.mark.slow
-def test_horses_of_every_arm_and_seed(tmp_path):
+def test_horses_of_two_arms_and_every_seed(tmp_path, monkeypatch):
+    """One that samples and one that sees marginals; the configs of all are built."""
+    assert set(gasn_horses.Config().runs()) == set(gasn_horses.ARMS)
+    arms = ("grid", "no structure, marginals")
+    monkeypatch.setattr(gasn_horses, "ARMS", {arm: gasn_horses.ARMS[arm] for arm in arms})
     rng = np.random.default_rng(0)
     parts = (
         horses.MaskedImages(np.zeros((m, 32, 32, 3), np.uint8), rng.integers(0, 2, (m, 32, 32)))
@@ -150,7 +154,7 @@ def test_horses_of_every_arm_and_seed(tmp_path):
     options = TINY | dict(generator_hidden=(4, 2), discriminator_hidden=(2,))
     config = gasn_horses.Config(**options, data_dir=str(tmp_path), num_seeds=2, noise_dim=2)
     rows = gasn_horses.train(config, str(tmp_path / "run"))
-    assert {len(rows[arm]["components"]) for arm in gasn_horses.ARMS} == {2}
+    assert {len(rows[arm]["components"]) for arm in arms} == {2}
     assert len(set(rows["grid"]["boundary"])) == 2  # two seeds, two models
     assert (tmp_path / "run" / "study.png").read_bytes().startswith(b"\x89PNG")
 
