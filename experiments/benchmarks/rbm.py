@@ -3,7 +3,7 @@
     python -m experiments.benchmarks.rbm [--peers] [--epochs=10] [--rounds=5]
 
 Prints Markdown tables. Needs binarized MNIST (`GASN_DATA`, see `gasn_jax.data.binarized_mnist`);
-`--peers` needs the `benchmarks` extra (scikit-learn comes with it, THRML). About 13 minutes on 2
+`--peers` needs the `benchmarks` extra (scikit-learn comes with it, THRML). About 25 minutes on 2
 CPU cores. float32 but where said: float64 is what scikit-learn makes of bytes.
 """
 
