@@ -14,7 +14,9 @@ A trained run predicts for other inputs, without its data:
 FILE holds `features` [M, D] (labels) or `images` [M, 32, 32, 3] in bytes (segmentation). FOLDER
 gets `predictions.npz`: `predicted` (0 and 1, or the class of each pixel), `trajectory` (the relaxed
 outputs, from the inference network's through the refinement, [M, T+1, ...]) and `values` (what the
-value network thinks of them, [M, T+1]); and `predictions.png`.
+value network thinks of them, [M, T+1]; of images it is the mean over the squares of what it thinks
+of each one's own mask, of which `trajectory` is the mean); and `predictions.png`. From Python:
+`alen.predict_file(common.of_run(DIR, alen.Config()), DIR, FILE, FOLDER)`.
 
 Files: `evaluation.json`, `refinement.png` (scores after each step of the ascent, held out) with its
 CSV, and of images `examples.png`.
@@ -132,6 +134,7 @@ class Config(loop.LoopConfig):
             require(getattr(self, name) >= 1, name, ">= 1", getattr(self, name))
         for name in ("threshold", "network_threshold"):
             require(0 <= getattr(self, name) < 1, name, "in [0, 1)", getattr(self, name))
+        require(self.num_ascent_steps >= 0, "num_ascent_steps", ">= 0", self.num_ascent_steps)
         require(self.num_refinements >= 0, "num_refinements", ">= 0", self.num_refinements)
         for name in ("channels", "value_channels"):
             value = getattr(self, name)
@@ -169,7 +172,10 @@ def settled(dataset: str, method: str, *, wide: bool = False, **fields: Any) -> 
 
 
 class Predicted(NamedTuple):
-    """Of M inputs: relaxed outputs [M, T+1, ...] along the ascent, and their values [M, T+1]."""
+    """Of M inputs: relaxed outputs [M, T+1, ...] along the ascent, and their values [M, T+1].
+
+    Of images both are means over views.
+    """
 
     trajectory: np.ndarray
     values: np.ndarray
@@ -239,7 +245,9 @@ def predictor(config: Config) -> Callable[[Any, jax.Array], energy_methods.Found
 
 
 def predict(config: Config, state: Any, x: np.ndarray) -> Predicted:
-    """Of inputs [M, ...], by the state that :func:`train` trained; of images joined from views."""
+    """Of M >= 1 inputs [M, ...], by the state that :func:`train` trained; of images by views."""
+    if not len(x):
+        raise ValueError("x must have at least one row")
     compiled = jax.jit(predictor(config))
     views = structured_outputs.views(
         side=config.crop, step=config.crop_step, mirrored=config.mirrored
@@ -257,7 +265,10 @@ def predict(config: Config, state: Any, x: np.ndarray) -> Predicted:
     starts = range(0, len(x), size)
     # the last part is filled up, so that one compiled program predicts all
     filled = x[np.arange(len(starts) * size) % len(x)]
-    parts = [of_part(filled[i : i + size]) for i in starts]
+    parts = []
+    for i in starts:
+        parts.append(of_part(filled[i : i + size]))
+        logging.log_every_n_seconds(logging.INFO, "predicted %d of %d", 30, i + size, len(x))
     return Predicted(*(np.concatenate(leaves)[: len(x)] for leaves in zip(*parts, strict=True)))
 
 
@@ -301,6 +312,8 @@ def predict_file(config: Config, directory: str, input: str, output: str) -> Pre
     x = _read_input(config, input)
     state = loop.restore(config, directory, init_fn=lambda key: init(config, key))
     found = predict(config, state, x)
+    if not (np.all(np.isfinite(found.trajectory)) and np.all(np.isfinite(found.values))):
+        raise locate.DataError(f"{input}: entries are too large: what is predicted is not finite")
     decided = config.data.decide(found.trajectory[:, -1], config.threshold)
     predicted = decided.argmax(axis=-1) if config.data.num_classes else decided
     os.makedirs(output, exist_ok=True)

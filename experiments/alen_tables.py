@@ -152,14 +152,16 @@ def train(config: Config, directory: str) -> dict[str, dict[str, list[float]]]:
     """Trains (or restores) every model; writes and returns each row's scores, one a seed."""
     table = TABLES[config.table]
     scores = table.scores[config.chosen]
+    evaluations: dict[alen.Config, dict] = {}  # two rows may be of the same runs
     found: dict[str, dict[str, list[float]]] = {}
     for row in table.rows:
-        evaluations = [
-            alen.train(run, os.path.join(directory, f"{row.method}-{run.seed}"))
-            for run in config.runs(row)
-        ]
+        runs = config.runs(row)
+        for run in runs:
+            if run not in evaluations:
+                place = os.path.join(directory, f"{row.method}-{run.seed}")
+                evaluations[run] = alen.train(run, place)
         found[row.name] = {
-            name: [evaluation[row.end][name] for evaluation in evaluations] for name in scores
+            name: [evaluations[run][row.end][name] for run in runs] for name in scores
         }
     _save(config, directory, found)
     return found

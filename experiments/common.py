@@ -12,7 +12,7 @@ defined at import, so a notebook imports `train` and `Config` and calls them.
 |-----------|-----------------------------------------------------------------------------------|
 | 0         | done                                                                              |
 | 1         | a defect: please report the traceback                                             |
-| 2         | a bad flag or config value, missing data or a missing package                     |
+| 2         | a bad flag, path or config value, missing data or a missing package               |
 | 3         | NaN or Inf in a metric or the state; the checkpoints are those of finite steps    |
 | 4         | workdir or checkpoints: full, read-only, in use, of another config, all damaged   |
 | 130       | stopped by Ctrl-C; the same command resumes                                       |
@@ -43,6 +43,8 @@ Config = TypeVar("Config")
 
 _BAD_FLAG, _BAD_WORKDIR, _CTRL_C = 2, 4, 130
 _DISK_ERRNOS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM)
+# What a path is where another kind was meant.
+_KIND_ERRNOS = (errno.EISDIR, errno.ENOTDIR, errno.EEXIST)
 _HELP = {"--help", "-help", "-h", "--helpshort", "--helpfull"}
 _OVERRIDE = re.compile(r"--?(?:no)?config\.([^=]*)")
 _MODE = re.compile(r"--?mode=(.*)")
@@ -97,11 +99,11 @@ def of_run(directory: str, default: Config) -> Config:
     names = {field.name for field in dataclasses.fields(default)}  # type: ignore[arg-type]
     if set(values) != names:
         raise ValueError(f"{directory} holds a run of another experiment")
-    items = {
-        name: tuple(value) if isinstance(getattr(default, name), tuple) else value
-        for name, value in values.items()
-    }
     try:
+        items = {
+            name: tuple(value) if isinstance(getattr(default, name), tuple) else value
+            for name, value in values.items()
+        }
         return type(default)(**items)
     except TypeError as error:
         raise ValueError(f"{directory} holds a damaged config.json: {error}") from error
@@ -184,9 +186,10 @@ def _exit_code(main_fn: Callable[[Config, str], Any], config: Config, workdir: s
     except locate.DataError as error:
         return _say(error, _BAD_FLAG)
     except OSError as error:
-        if error.errno not in _DISK_ERRNOS:
+        code = _BAD_FLAG if error.errno in _KIND_ERRNOS else _BAD_WORKDIR
+        if error.errno not in _DISK_ERRNOS + _KIND_ERRNOS:
             raise
-        return _say(f"cannot write {error.filename or workdir}: {error.strerror}", _BAD_WORKDIR)
+        return _say(f"cannot use {error.filename or workdir}: {error.strerror}", code)
     return 0
 
 

@@ -62,12 +62,13 @@ def load(data_dir: str | os.PathLike | None = None, *, side: int = 32) -> Superp
     Args:
       data_dir: folder that holds ``lfw_parts/``; None for ``GASN_DATA``, then the default places
         (see ``locate``).
-      side: of the smaller images, in 1..250.
+      side: of the smaller images, from 1 to that of the photographs, 250.
 
     Raises:
       MissingDataError: a file is nowhere; says where to get it.
       DataError: a file is malformed; names it, and the line where it has lines.
       ModuleNotFoundError: without Pillow.
+      ValueError: for another side.
     """
     parts = []
     for part in Superpixels._fields:
@@ -157,6 +158,8 @@ def _part(folder: Path, names: list[str], side: int) -> Faces:
         if most >= len(superpixel_labels[-1]):
             wanted = f"more than {most} labels"
             raise locate.DataError(f"{path}: wanted {wanted}, got {len(superpixel_labels[-1])}")
+        if not 1 <= side <= min(shape):
+            raise ValueError(f"side must be in 1..{min(shape)}, got {side}")
         small = photograph.resize((side, side), _pillow().Resampling.BILINEAR)
         images.append(np.asarray(small))
         labels.append(_most_frequent(pixels, side))

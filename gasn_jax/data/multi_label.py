@@ -14,6 +14,7 @@ Tag Suggestion", ECML PKDD Discovery Challenge, 2008.
 
 import array
 import gzip
+import numbers
 import os
 import re
 import zlib
@@ -109,7 +110,7 @@ def load(name: str, data_dir: str | os.PathLike | None = None) -> Split:
 def read_arff(path: str | os.PathLike, labels: int | Sequence[str]) -> MultiLabel:
     """The examples of an ARFF file, dense or sparse, gzipped or not.
 
-    Features are numeric, or nominal and numbers, 0 the first; labels are nominal ``{0,1}``.
+    Features are numeric, integers, or nominal and numbers, 0 the first; labels nominal ``{0,1}``.
 
     Args:
       path: the file.
@@ -119,16 +120,21 @@ def read_arff(path: str | os.PathLike, labels: int | Sequence[str]) -> MultiLabe
       FileNotFoundError: there is no such file.
       DataError: a line is malformed; names the file and the line.
     """
-    count = labels if isinstance(labels, int) else len(labels)
-    if count < 1:
+    if _num_labels(labels) < 1:
         raise ValueError(f"labels must be >= 1, got {labels}")
     lines = _lines(path)
-    names, is_label = _read_header(path, lines, labels)
+    names, kinds, is_label = _read_header(path, lines, labels)
+    allowed = [_values(kind) for kind in kinds]
 
     def parse(line):
-        return (_sparse if line.startswith("{") else _dense)(line, len(names))
+        pairs = (_sparse if line.startswith("{") else _dense)(line, len(names))
+        for column, value in pairs:
+            known = allowed[column]
+            if value not in known if known else kinds[column] == "integer" and value % 1:
+                raise ValueError(f"{names[column]} must be {kinds[column]}, got {value:g}")
+            yield column, value
 
-    return _split(_table(path, lines, parse, names, is_label), names, is_label)
+    return _split(_table(path, lines, parse, len(names)), names, is_label)
 
 
 def read_label_names(path: str | os.PathLike) -> tuple[str, ...]:
@@ -154,7 +160,8 @@ def read_libsvm(path: str | os.PathLike, num_features: int, num_labels: int) -> 
     """The examples of a multi-label file as LIBSVM has it, gzipped or not.
 
     A line is ``label,label,... index:value ...`` with labels from 0 and indices from 1, rising; an
-    example without labels begins with a space or with its first index.
+    example without labels begins with a space or with its first index. A line of spaces is an
+    example of zeros; one of nothing at all is none.
 
     Args:
       path: the file.
@@ -174,11 +181,12 @@ def read_libsvm(path: str | os.PathLike, num_features: int, num_labels: int) -> 
     def parse(line):
         return _libsvm(line, num_features, num_labels)
 
-    return _split(_table(path, _lines(path), parse, names, is_label), names, is_label)
+    lines = _lines(path, spaces=True)
+    return _split(_table(path, lines, parse, len(names)), names, is_label)
 
 
-def _lines(path) -> Iterator[tuple[int, str]]:
-    """Numbers and texts of the lines that are neither empty nor a comment."""
+def _lines(path, *, spaces=False) -> Iterator[tuple[int, str]]:
+    """Numbers and texts of the lines that are neither empty, or only of spaces, nor a comment."""
     with open(path, "rb") as file:
         zipped = file.read(2) == b"\x1f\x8b"
         file.seek(0)
@@ -186,27 +194,27 @@ def _lines(path) -> Iterator[tuple[int, str]]:
             number = 0
             try:
                 for number, line in enumerate(stream, start=1):
-                    text = line.decode("utf-8", "replace").strip()
-                    if text and not text.startswith("%"):
-                        yield number, text
+                    text = line.decode("utf-8", "replace").strip("\r\n" if spaces else None)
+                    if text and not text.lstrip().startswith("%"):
+                        yield number, text.strip()
             except (EOFError, gzip.BadGzipFile, zlib.error) as error:
                 message = f"{path}, line {number + 1}: damaged gzip stream: {error}"
                 raise locate.DataError(message) from error
 
 
 def _read_header(path, lines, labels):
-    """The attributes' names, and which are labels; leaves the lines at the first example."""
+    """Names and kinds of attributes, and which are labels; leaves lines at the first example."""
     names: list[str] = []
     kinds: list[str] = []
     number = 0
     for number, line in lines:
         if line.lower().startswith("@data"):
-            return names, _find_labels(f"{path}, line {number}", names, kinds, labels)
+            return names, kinds, _find_labels(f"{path}, line {number}", names, kinds, labels)
         if line.lower().startswith("@relation"):
             continue
         found = _ATTRIBUTE.fullmatch(line)
         kind = found[2].lower() if found else ""
-        if not found or not (kind in _NUMERIC or _is_numbers(kind)):
+        if not found or not (kind in _NUMERIC or next(iter(_values(kind)), None) == 0):
             wanted = "@attribute NAME numeric or {0,1}"
             raise locate.DataError(f"{path}, line {number}: wanted {wanted}, got {line[:60]!r}")
         names.append(found[1].strip("'\""))
@@ -214,23 +222,26 @@ def _read_header(path, lines, labels):
     raise locate.DataError(f"{path}, line {number}: ends without @data")
 
 
-def _is_numbers(kind):
-    """Whether a kind is nominal, of numbers, 0 the first, which sparse lines leave out."""
-    if not kind.startswith("{"):
-        return False
+def _values(kind):
+    """The numbers of a nominal kind, in order (sparse lines leave out the first); else none."""
     try:
-        return [float(item.strip(" '\"")) for item in kind[1:-1].split(",")][0] == 0
+        items = kind[1:-1].split(",") if kind.startswith("{") else ()
+        return dict.fromkeys(float(item.strip(" '\"")) for item in items)
     except ValueError:
-        return False
+        return {}
+
+
+def _num_labels(labels):
+    return labels if isinstance(labels, numbers.Integral) else len(labels)
 
 
 def _find_labels(where, names, kinds, labels):
     """Whether each attribute is a label, [D+L]."""
-    if isinstance(labels, int):
+    if isinstance(labels, numbers.Integral):
         is_label = np.arange(len(names)) >= len(names) - labels
     else:
         is_label = np.isin(names, labels)
-    count = labels if isinstance(labels, int) else len(labels)
+    count = _num_labels(labels)
     if is_label.sum() != count or is_label.all():
         wanted = f"wanted {count} labels among more attributes"
         raise locate.DataError(f"{where}: {wanted}, got {is_label.sum()} of {len(names)}")
@@ -288,16 +299,13 @@ def _number(text):
     return value
 
 
-def _table(path, lines, parse, names, is_label):
+def _table(path, lines, parse, width):
     """The examples [M, D+L] of lines, each parsed into pairs of a column and a value."""
-    width = len(names)
     rows, columns, values = array.array("q"), array.array("q"), array.array("f")
     count = 0
     for number, line in lines:
         try:
             for column, value in parse(line):
-                if is_label[column] and value not in (0, 1):
-                    raise ValueError(f"label {names[column]} must be 0 or 1, got {value:g}")
                 rows.append(count)
                 columns.append(column)
                 values.append(value)

@@ -101,10 +101,10 @@ def simplex(y: Float[Array, "... L"]) -> Float[Array, "... L"]:
 
 
 def normalized(gradient: Float[Array, "..."]) -> Float[Array, "..."]:
-    """A gradient of length 1; exactly 0, with derivative 0, where it is 0 (Equation 12)."""
+    """A gradient of length 1 (Equation 12); exactly 0, with derivative 0, where it is 0."""
     # By its largest entry first, so that no square of a tiny or huge one leaves the range.
     largest = lax.stop_gradient(jnp.max(jnp.abs(gradient), initial=0.0))
-    positive = largest > 0
+    positive = ~(largest <= 0)  # NaN stays
     scaled = gradient / jnp.where(positive, largest, 1.0)
     length = jnp.sqrt(jnp.where(positive, jnp.sum(scaled**2), 1.0))
     return jnp.where(positive, scaled / length, 0.0)
@@ -142,8 +142,11 @@ def maximize(
 
     Raises:
       ValueError: at trace time, for a number of steps, momentum or patience out of range, a step
-        size <= 0 that is a Python number, or step sizes of another shape than [T].
+        size <= 0 that is a Python number, step sizes of another shape than [T], or integers y.
     """
+    y = jnp.asarray(y)
+    if not jnp.issubdtype(y.dtype, jnp.floating):
+        raise ValueError(f"y must be floating, got {y.dtype}")
     if num_steps < 0:
         raise ValueError(f"num_steps must be >= 0, got {num_steps}")
     if patience is not None and patience < 1:
@@ -170,7 +173,8 @@ def maximize(
         return (y_next, direction, best_value, best, waited), (value, y, going)
 
     steps = jnp.broadcast_to(jnp.asarray(step_size, y.dtype), (num_steps,))
-    start = (y, jnp.zeros_like(y), jnp.full((), -jnp.inf, y.dtype), y, jnp.int32(-1))
+    worst = jnp.full((), -jnp.inf, jax.eval_shape(value_fn, y).dtype)
+    start = (y, jnp.zeros_like(y), worst, y, jnp.int32(-1))
     # A scan over one step is unrolled by 2 only: by 1 it is a loop.
     trips = max(num_steps, 2) if unroll else 1
     carry, (values, ys, going) = lax.scan(body, start, steps, unroll=trips)

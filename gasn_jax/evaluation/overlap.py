@@ -23,13 +23,13 @@ Output = Float[Array, "..."]
 
 
 def f1(y: Output, true: Output) -> Float[Array, ""]:
-    """The relaxed F1 of one output (ALEN, Equation 8)."""
+    """The relaxed F1 of one output (ALEN, Equation 8); ValueError for other shapes."""
     both, either = _intersection_and_union(y, true)
     return _ratio(2 * both, both + either)
 
 
 def iou(y: Output, true: Output) -> Float[Array, ""]:
-    """The relaxed intersection over union of one output."""
+    """The relaxed intersection over union of one output; ValueError for other shapes."""
     return _ratio(*_intersection_and_union(y, true))
 
 
@@ -37,8 +37,9 @@ def variable_f1(y: Output, true: Output, *, classes: bool = False) -> Output:
     """The relaxed F1 of every variable's classes: how much of it is right.
 
     ``1 - |y - y*|`` of binary variables, whose two classes have y and 1 - y; or, with ``classes``
-    along the last axis, ``sum_l min(y_l, y*_l)``.
+    along the last axis, ``sum_l min(y_l, y*_l)``. ValueError for other shapes.
     """
+    _check_outputs(y, true)
     if classes:
         return jnp.sum(jnp.minimum(y, true), axis=-1)
     return 1 - jnp.abs(y - true)
@@ -68,7 +69,15 @@ def best_threshold(
     candidates: np.ndarray,
     score_fn: Callable[[np.ndarray, np.ndarray], float] = example_f1,
 ) -> tuple[float, float]:
-    """The candidate t whose predictions ``y > t`` have the best score, the first such; and it."""
+    """The candidate t whose predictions ``y > t`` have the best score, the first such; and it.
+
+    Raises:
+      ValueError: without candidates, or for NaN in y.
+    """
+    if not len(candidates):
+        raise ValueError("candidates must have at least one entry")
+    if np.any(np.isnan(y)):
+        raise ValueError("y must not be NaN")
     values = [score_fn(np.asarray(y) > t, true) for t in candidates]
     best = int(np.argmax(values))
     return float(candidates[best]), float(values[best])
@@ -109,12 +118,16 @@ def superpixel_accuracy(
       true: labels of the superpixels, -1 where an image has fewer than S.
 
     Raises:
-      ValueError: for other shapes, negative labels, or numbers of superpixels without a label.
+      ValueError: for other shapes, what is no integer, negative labels, or numbers of superpixels
+        without a label.
     """
     predicted, superpixels, true = map(np.asarray, (predicted, superpixels, true))
     _check_shapes(predicted, superpixels)
     if true.ndim != 2 or len(true) != len(predicted):
         raise ValueError(f"true must have shape [{len(predicted)}, S], got {true.shape}")
+    for name, values in (("predicted", predicted), ("superpixels", superpixels), ("true", true)):
+        if not np.issubdtype(values.dtype, np.integer):
+            raise ValueError(f"{name} must be integers, got {values.dtype}")
     if predicted.min() < 0:
         raise ValueError(f"predicted must be >= 0, got {predicted.min()}")
     rows = np.arange(len(true)).reshape(-1, *[1] * (superpixels.ndim - 1))
@@ -129,7 +142,14 @@ def superpixel_accuracy(
 
 
 def _intersection_and_union(y, true):
+    _check_outputs(y, true)
     return jnp.sum(jnp.minimum(y, true)), jnp.sum(jnp.maximum(y, true))
+
+
+def _check_outputs(y, true):
+    if jnp.shape(y) != jnp.shape(true):
+        shapes = f"{jnp.shape(y)} and {jnp.shape(true)}"
+        raise ValueError(f"y and true must have equal shapes, got {shapes}")
 
 
 def _ratio(part, whole):

@@ -24,8 +24,9 @@ class FullyConvolutional(nn.Module):
       channels: of the three convolutions.
       skips: whether a deconvolution also sees what had its size before (the paper does not say).
       dropout_rate: of the smallest image in training, in [0, 1).
-      group_size: so many channels at a time are normalised over the image after each layer but the
-        last (group normalisation); 0 for none, as the paper has it.
+      group_size: so many channels at a time are normalised, over each row of pixels by itself,
+        after each layer but the last; 0 for none, as the paper has it. (Group normalisation
+        would do so over all rows together.)
 
     Reference: Pan et al., "Adversarial Localized Energy Network for Structured Prediction",
     Binary Image Segmentation.
@@ -61,7 +62,8 @@ class FullyConvolutional(nn.Module):
 
     def _activated(self, x):
         if self.group_size:
-            x = nn.GroupNorm(num_groups=None, group_size=self.group_size)(x)
+            norm = nn.GroupNorm(None, group_size=self.group_size, reduction_axes=(-2, -1))
+            x = norm(x)
         return nn.relu(x)
 
 
@@ -127,7 +129,7 @@ class SegmentationValue(nn.Module):
         """
         if self.energy not in ENERGIES:
             raise ValueError(f"energy must be one of {', '.join(ENERGIES)}, got {self.energy!r}")
-        y = y if y.ndim == x.ndim else y[..., None]
+        y = (y if y.ndim == x.ndim else y[..., None]).astype(x.dtype)
         num_scores = 1 if self.energy == "scores" else y.shape[-1]
         network = FullyConvolutional(
             num_scores, self.channels, self.skips, self.dropout_rate, self.group_size

@@ -132,6 +132,7 @@ def _taught(config, state, x, y):
     """The outputs of a step, [m, ...]: true, adversarial and inferred ones."""
     shares = config.true_share, config.adversarial_share
     num_true, num_adversarial = (max(round(share * len(y)), share > 0) for share in shares)
+    num_true = min(num_true, len(y) - num_adversarial)  # rounding may have filled it
     last = num_true + num_adversarial
 
     def ascend(value_fn, start):

@@ -60,6 +60,8 @@ def test_what_was_written_is_read(tmp_path):
         assert np.all(train.superpixel_labels[i, len(own) :] == -1)
         assert np.all(np.abs(train.images[i].astype(int) - 40 * (i + 1)) <= 2)
     assert train.images.shape == (3, 4, 4, 3) and train.images.dtype == np.uint8
+    with pytest.raises(ValueError, match=f"side must be in 1..{SIZE}, got {SIZE + 1}"):
+        reader.load(tmp_path, side=SIZE + 1)
     large = reader.enlarged(train.labels, SIZE)
     used = train.superpixel_labels[:, :5]
     assert overlap.superpixel_accuracy(large, train.superpixels, used) == 1

@@ -91,7 +91,8 @@ def test_libsvm_is_what_scikit_learn_writes(tmp_path):
     rng = np.random.default_rng(0)
     features = rng.normal(size=(20, 6)) * (rng.random((20, 6)) < 0.4)
     labels = (rng.random((20, 4)) < 0.4).astype(int)
-    labels[3] = 0
+    labels[[3, 5, 19]] = 0
+    features[[5, 19]] = 0  # lines of a space
     file = io.BytesIO()
     sklearn.datasets.dump_svmlight_file(features, labels, file, zero_based=False, multilabel=True)
     path = tmp_path / "file.svm"
@@ -99,6 +100,8 @@ def test_libsvm_is_what_scikit_learn_writes(tmp_path):
     found = multi_label.read_libsvm(path, 6, 4)
     np.testing.assert_allclose(found.features, features, rtol=1e-6)
     np.testing.assert_array_equal(found.labels, labels)
+    path.write_text("0 1:1\n\n%none\n2 2:1\n")
+    np.testing.assert_array_equal(multi_label.read_libsvm(path, 6, 4).labels.argmax(1), [0, 2])
 
 
 def test_the_published_set_is_as_described():
@@ -124,7 +127,10 @@ def test_the_published_set_is_as_described():
         (HEADER + "{1 1,0 1}\n", "line 9: wanted a rising index"),
         (HEADER + "{1 1\n", "line 9: wanted {index value"),
         (HEADER + "{1}\n", "line 9: wanted a rising index"),
-        (HEADER + "1,0.5,2,0\n", "line 9: label TAG_x must be 0 or 1, got 2"),
+        (HEADER + "1,0.5,2,0\n", "line 9: TAG_x must be {0,1}, got 2"),
+        (HEADER + "7,0.5,0,1\n", "line 9: a word must be {0,1}, got 7"),
+        (HEADER + "{0 0.5}\n", "line 9: a word must be {0,1}, got 0.5"),
+        (HEADER.replace("numeric", "integer") + "1,1.5,0,1\n", "size must be integer, got 1.5"),
         (HEADER + "1,1_0,0,0\n", "line 9: could not convert"),
         (HEADER.replace("{0, 1}", "numeric"), "line 8: label TAG_y must be {0,1}, got numeric"),
         (HEADER.replace("{0, 1}", "{0,1,2}"), "line 8: label TAG_y must be {0,1}, got {0,1,2}"),

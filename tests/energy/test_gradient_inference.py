@@ -89,6 +89,26 @@ def test_a_zero_gradient_is_exact():
     np.testing.assert_allclose(gi.normalized(jnp.array([3.0, 4.0])), [0.6, 0.8])
 
 
+def test_a_gradient_that_is_no_number_is_seen():
+    found = gi.maximize(
+        lambda y: jnp.sum(jnp.sqrt(y - y)), jnp.full(2, 0.5), num_steps=2, step_size=0.3,
+        normalize=True,
+    )  # fmt: skip
+    assert found.values[0] == 0 and np.all(np.isnan(found.y)) and np.isnan(found.values[-1])
+
+
+@pytest.mark.parametrize(("dtype", "own"), [("bfloat16", "float32"), ("float32", "float64")])
+def test_the_value_may_be_of_another_precision(dtype, own):
+    def mean(y):
+        return jnp.mean(y.astype(own))
+
+    found = gi.maximize(mean, jnp.zeros(4, dtype), num_steps=3, step_size=0.25, normalize=True)
+    assert found.y.dtype == dtype and found.values.dtype == own
+    np.testing.assert_allclose(found.values, [0, 0.125, 0.25, 0.375], rtol=1e-6)
+    with pytest.raises(ValueError, match="y must be floating, got int"):
+        gi.maximize(mean, jnp.zeros(4, int), num_steps=1, step_size=0.1)
+
+
 @pytest.mark.parametrize("size", [1e-37, 1e-30, 1.0, 1e25, 1e37])
 def test_lengths_of_any_size_are_divided_out_in_float32(size):
     found = jax.jit(gi.normalized)(jnp.asarray([3 * size, 4 * size], jnp.float32))

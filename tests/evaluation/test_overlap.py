@@ -92,3 +92,17 @@ def test_what_is_no_pair_of_sets_is_refused(whole):
         whole(TRUE[:0], TRUE[:0])
     with pytest.raises(ValueError, match="predicted must be 0 or 1"):
         whole(0.5 * TRUE, TRUE)
+
+
+def test_other_arguments_that_mean_nothing_are_refused():
+    for relaxed in (overlap.f1, overlap.iou, overlap.variable_f1):
+        with pytest.raises(ValueError, match=r"equal shapes, got \(4,\) and \(\)"):
+            relaxed(np.ones(4), np.ones(()))
+    scores = np.zeros(TRUE.shape)
+    with pytest.raises(ValueError, match="candidates must have at least one"):
+        overlap.best_threshold(scores, TRUE, np.array([]))
+    with pytest.raises(ValueError, match="y must not be NaN"):
+        overlap.best_threshold(scores * np.nan, TRUE, np.array([0.5]))
+    whole = np.zeros((1, 2, 2), int)
+    with pytest.raises(ValueError, match="true must be integers, got float"):
+        overlap.superpixel_accuracy(whole, whole, np.zeros((1, 1)))

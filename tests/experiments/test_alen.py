@@ -291,6 +291,7 @@ def test_the_best_threshold_is_told_on_the_validation_part():
         (["--config.energy=mean"], "energy: wanted one of scores, overlap, pixels"),
         (["--config.dataset=horses", "--config.method=spen"], "method: wanted one of masks"),
         (["--config.crop=24"], "crop: wanted 32 for labels"),
+        (["--config.num_ascent_steps=-1"], "bad config: num_ascent_steps: wanted >= 0, got -1"),
         (["--config.dataset=horses", "--config.crop=23"], "crop: wanted a multiple of 4"),
         (["--config.dataset=horses", "--config.crop_step=0"], "crop_step: wanted in [1, crop]"),
         (["--config.data_dir=/nowhere"], "data file bibtex/bibtex-train.arff.gz not found"),
@@ -328,6 +329,11 @@ def test_bad_inputs_are_one_line(tmp_path, capsys, arrays, message):
     path.write_bytes(b"no archive")
     assert command(arguments) == 2
     assert "is not an .npz archive" in capsys.readouterr().err
+    assert command([*arguments[:2], f"--input={tmp_path}", arguments[3]]) == 2
+    assert capsys.readouterr().err.startswith(f"cannot use {tmp_path}: Is a directory")
+    (run / "config.json").write_text(json.dumps(config | {"channels": 3}))
+    assert command(arguments) == 2
+    assert "holds a damaged config.json" in capsys.readouterr().err
 
 
 @pytest.mark.slow

@@ -33,6 +33,17 @@ def test_groups_of_channels_are_normalised():
     assert np.abs(logits[0][1]).max() > 4 * np.abs(logits[0][0]).max()
 
 
+def test_a_row_of_pixels_is_normalised_by_itself():
+    """The first norm's output has mean 0 and variance 1 in each row and group of channels."""
+    network = segmentation.FullyConvolutional(1, (4, 6, 6), group_size=2)
+    params = network.init(KEY, IMAGE)
+    _, found = network.apply(params, IMAGE, capture_intermediates=True)
+    (rows,) = found["intermediates"]["GroupNorm_0"]["__call__"]
+    rows = rows.reshape(*IMAGE.shape[:2], 2, 2)
+    np.testing.assert_allclose(np.mean(rows, axis=(1, 3)), 0, atol=1e-5)
+    np.testing.assert_allclose(np.var(rows, axis=(1, 3)), 1, rtol=1e-3)
+
+
 def test_sides_that_cannot_be_halved_twice_are_named():
     with pytest.raises(ValueError, match=r"sides divisible by 4, got \(30, 32, 3\)"):
         segmentation.SegmentationNetwork(0, (4, 5, 6)).init(KEY, jnp.ones((30, 32, 3)))
@@ -95,6 +106,10 @@ def test_empty_masks_have_a_value_and_other_energies_an_error():
     params = value.init(KEY, IMAGE, empty)
     found, gradient = jax.value_and_grad(lambda y: value.apply(params, IMAGE, y))(empty)
     assert np.isfinite(found) and np.all(np.isfinite(gradient)) and np.any(gradient != 0)
+    whole = (jax.random.uniform(KEY, (16, 12)) < 0.5).astype(jnp.uint8)
+    np.testing.assert_array_equal(
+        value.apply(params, IMAGE, whole), value.apply(params, IMAGE, whole.astype(jnp.float32))
+    )
     with pytest.raises(
         ValueError, match="energy must be one of scores, overlap, pixels, got 'mean'"
     ):

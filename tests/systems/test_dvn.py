@@ -40,12 +40,20 @@ def climb(fn, y):
     return y
 
 
-@pytest.mark.parametrize("shares", [(0.25, 0.25), (0.0, 1.0), (1.0, 0.0), (0.0, 0.0), (0.01, 0.05)])
-def test_a_step_is_that_of_the_formulas(shares):
+@pytest.mark.parametrize(
+    ("shares", "first", "second"),
+    [
+        ((0.25, 0.25), 2, 4),
+        ((0.0, 1.0), 0, 8),
+        ((1.0, 0.0), 8, 8),
+        ((0.0, 0.0), 0, 0),
+        ((0.01, 0.05), 1, 2),  # the least that a share other than 0 comes to is one output
+        ((0.95, 0.05), 7, 8),
+    ],
+)
+def test_a_step_is_that_of_the_formulas(shares, first, second):
     config = dataclasses.replace(CONFIG, true_share=shares[0], adversarial_share=shares[1])
     state = dvn.init(config, KEY, X[0], Y[0])
-    # the least that a share other than 0 comes to is one output
-    first, second = (1, 2) if shares[0] == 0.01 else (round(8 * shares[0]), round(8 * sum(shares)))
     outputs = []
     for i, (x, y) in enumerate(zip(X, Y, strict=True)):
         if i < first:
