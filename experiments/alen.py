@@ -82,7 +82,7 @@ class Config(loop.LoopConfig):
     value_hidden: int = 150
     num_interactions: int = 16
     # Images: channels of both networks, whether their deconvolutions see the earlier layers, and
-    # how many channels at a time are normalised (0: none are).
+    # how many channels at a time are normalised, over each row of pixels (0: none are).
     channels: tuple[int, ...] = (64, 128, 128)
     value_channels: tuple[int, ...] = (64, 128, 128)
     skips: bool = True

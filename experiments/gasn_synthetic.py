@@ -95,6 +95,7 @@ class Config(loop.LoopConfig):
         for name in ("num_steps", "num_seeds", "batch_size", "num_eval"):
             errors.require(getattr(self, name) >= 1, name, ">= 1", getattr(self, name))
         errors.require(0 < self.temperature < math.inf, "temperature", "> 0", self.temperature)
+        _ = self.system  # which refuses what it cannot hold
 
     @property
     def system(self) -> gasn.GASNConfig:
@@ -129,6 +130,8 @@ def train(config: Config, path: str | os.PathLike[str]) -> dict[str, Any]:
         data=real_strings(config),
     )
     curves = read_curves(path)
+    if list(curves.steps[-1:]) != [config.num_steps]:
+        raise errors.WorkdirError(f"{path}: metrics.jsonl lacks step {config.num_steps}, the last")
     samples = jax.jit(generate, static_argnums=0)(config, state)
     summary = summarise(config, curves, samples)
     draw(config, path, curves, samples)

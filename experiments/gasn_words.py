@@ -44,6 +44,7 @@ Files: `figure.png` and its CSV, `study.csv` with every statistic, and the folde
 
 import csv
 import dataclasses
+import itertools
 import os
 
 import numpy as np
@@ -114,8 +115,8 @@ class Config(loop.LoopConfig):
         require(fine, "noise_dims", "different sizes >= 0", dims)
         for name in ("independent_discriminator_rate", "independent_generator_rate"):
             require(getattr(self, name) > 0, name, "> 0", getattr(self, name))
-        for noise_dim in dims:
-            self.of_run(noise_dim, pairwise=True)
+        for noise_dim, pairwise in itertools.product(dims, (True, False)):
+            self.of_run(noise_dim, pairwise=pairwise)
 
     def of_run(self, noise_dim: int, *, pairwise: bool) -> gasn.Config:
         """Returns the config of one run; its ValueError names the field that is out of range."""

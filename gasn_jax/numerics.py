@@ -90,9 +90,11 @@ def scale(
     """``potentials / temperature``, where ``-inf`` stays ``-inf`` with derivative 0 in both.
 
     Raises:
-      ValueError: if ``temperature`` is a Python number that is not > 0, or not representable
-        (normal) in the potentials' dtype; an array is not checked.
+      ValueError: if ``temperature`` is no scalar, or a Python number that is not > 0, or not
+        representable (normal) in the potentials' dtype; an array's value is not checked.
     """
+    if jnp.shape(temperature):
+        raise ValueError(f"temperature must be a scalar, got shape {jnp.shape(temperature)}")
     potentials = jnp.asarray(potentials, jnp.result_type(potentials, float))
     dtype = potentials.dtype
     if isinstance(temperature, numbers.Real):

@@ -231,17 +231,17 @@ def _values(kind):
         return {}
 
 
-def _num_labels(labels):
-    return labels if isinstance(labels, numbers.Integral) else len(labels)
+def _num_labels(labels) -> int:
+    return int(labels) if isinstance(labels, numbers.Integral) else len(labels)
 
 
 def _find_labels(where, names, kinds, labels):
     """Whether each attribute is a label, [D+L]."""
+    count = _num_labels(labels)
     if isinstance(labels, numbers.Integral):
-        is_label = np.arange(len(names)) >= len(names) - labels
+        is_label = np.arange(len(names)) >= len(names) - count
     else:
         is_label = np.isin(names, labels)
-    count = _num_labels(labels)
     if is_label.sum() != count or is_label.all():
         wanted = f"wanted {count} labels among more attributes"
         raise locate.DataError(f"{where}: {wanted}, got {is_label.sum()} of {len(names)}")

@@ -6,6 +6,8 @@ padded with -1 beyond its length. Every function is pure and works under ``jax.j
 sampling noise: report beside them the same number between two parts of the real data.
 """
 
+import numbers
+
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
@@ -99,11 +101,13 @@ def hamming_mmd(
 
     Raises:
       ValueError: at trace time, if the arrays are not two-dimensional, have different N or fewer
-        than two rows.
+        than two rows, and for a bandwidth that is a Python number and not above 0.
 
     Reference: A. Gretton et al., "A Kernel Two-Sample Test", JMLR 13, 2012, Lemma 6 (Eq. 3).
     """
     _check_pair(samples, reference, min_rows=2)
+    if isinstance(bandwidth, numbers.Real) and not bandwidth > 0:
+        raise ValueError(f"bandwidth must be > 0, got {bandwidth}")
     # state -1 becomes class 0
     x = _one_hot(samples + 1, num_states + 1).reshape(samples.shape[0], -1)
     y = _one_hot(reference + 1, num_states + 1).reshape(reference.shape[0], -1)
@@ -200,7 +204,7 @@ def unseen_bigram_rate(
     """Share of samples that hold at least one bigram that the training set never showed.
 
     ``1/M #{m: some i + 1 < length_m with not seen[x_mi, x_m(i+1)]}``. A row of one state holds no
-    bigram, so no unseen one.
+    bigram, so no unseen one; nor does a state of -1, as what cannot be drawn has, make one.
 
     Args:
       samples: states 0..L-1 within each row's length; anything beyond it; M at least 1.
@@ -211,9 +215,11 @@ def unseen_bigram_rate(
       A float in 0..1; O(M N).
 
     Raises:
-      ValueError: at trace time, if the shapes disagree.
+      ValueError: at trace time, if the shapes disagree, or without samples.
     """
     first, second, present = _bigrams(samples, lengths)
+    if not samples.shape[0]:
+        raise ValueError("samples must have at least one row")
     return jnp.mean(jnp.any(present & ~seen[first, second], axis=1))
 
 
@@ -270,7 +276,8 @@ def _covariance(states: Array, num_states: int) -> Array:
 def _bigrams(states: Array, lengths: Array) -> tuple[Array, Array, Array]:
     """First and second states of all bigrams, 0 where absent, and the mask of those present."""
     _check_strings(states, lengths)
-    present = jnp.arange(1, states.shape[1])[None, :] < lengths[:, None]
+    inside = jnp.arange(1, states.shape[1])[None, :] < lengths[:, None]
+    present = inside & (states[:, :-1] >= 0) & (states[:, 1:] >= 0)
     return (
         jnp.where(present, states[:, :-1], 0),
         jnp.where(present, states[:, 1:], 0),
@@ -290,7 +297,7 @@ def _length_counts(states: Array, lengths: Array, num_states: int) -> Array:
     _check_strings(states, lengths)
     num_rows, width = states.shape
     positions = jnp.broadcast_to(jnp.arange(width)[None, :], (num_rows, width))
-    present = positions < lengths[:, None]
+    present = (positions < lengths[:, None]) & (states >= 0)
     counts = jnp.zeros((width + 1, width, num_states), jnp.int32)
     where = (lengths[:, None], positions, jnp.where(present, states, 0))
     return counts.at[where].add(present.astype(jnp.int32))

@@ -6,7 +6,7 @@ r"""Exact inference in a chain of discrete variables.
 with ``unary`` u of shape [N, L] and ``pairwise`` w of shape [N-1, L, L]: scores, higher is better.
 A forbidden state or edge has the score ``-inf`` and gets probability 0 and gradient 0. An
 infeasible chain, where every sequence is forbidden, has ``log_partition = -inf``, zero marginals
-and states -1.
+and states -1. NaN and ``+inf`` are no scores: in use, they make numbers NaN and states -1.
 
 Every function takes one chain; batch with ``jax.vmap`` and compile with ``jax.jit``. Options:
 
@@ -14,9 +14,10 @@ Every function takes one chain; batch with ``jax.vmap`` and compile with ``jax.j
 * ``length``: how many leading variables are in use, 1..N, an int or a scalar array; None means N.
   What lies beyond is padding: its potentials are ignored, its marginals are zero, its states -1.
 
-Floating-point dtypes follow the potentials. Wrong shapes, a Python ``length`` outside 1..N and a
-Python ``temperature`` <= 0 raise ``ValueError`` when the function is called or traced; a traced
-``temperature`` is not checked, and a traced ``length`` outside 1..N counts as the nearest in it.
+Floating-point dtypes follow the potentials. Wrong shapes, a ``length`` that is no integer, a Python
+``length`` outside 1..N and a Python ``temperature`` <= 0 raise ``ValueError`` when the function is
+called or traced; a traced ``temperature`` is not checked, and a traced ``length`` outside 1..N
+counts as the nearest in it.
 
 Reference: London and Schwing, "Generative Adversarial Structured Networks", Equations 2, 4, 8-12
 and Algorithm 1. The recursions are in :mod:`gasn_jax.structured.markov`.
@@ -152,9 +153,10 @@ def covariance(
     .. math:: \frac{\partial p(x_i)}{\partial f_r(x_r)}
               = \frac{1}{\epsilon} \left( p(x_i, x_r) - p(x_i) p(x_r) \right)
 
-    Algorithm 1 as printed runs i only to N-1 and its backward pass only to j = 2, which leaves
-    entries unset; here every i and both directions are filled. It also propagates the covariance
-    itself rather than the joint probability, which keeps small entries precise.
+    Algorithm 1 as printed runs i only to N-1, which leaves the last variable's entries unset, and
+    names variables 0 and N+1; here every i from 1 to N has both directions, and every pair. It also
+    propagates the covariance itself rather than the joint probability, which keeps small entries
+    precise.
 
     Args:
       unary, pairwise, temperature, length: the chain, see the module.
@@ -214,14 +216,15 @@ def top_k(
       sequences are possible, the rest has states -1 and scores ``-inf``.
 
     Raises:
-      ValueError: at trace time, if ``k < 1``.
+      ValueError: at trace time, if k is no integer >= 1.
     """
     unary, pairwise, length = _prepare(unary, pairwise, 1.0, length)
-    if k < 1:
-        raise ValueError(f"k must be >= 1, got {k}")
-    states, possible = max_product.top_k(*lax.stop_gradient((unary, pairwise)), k, length)
-    states = _mask_states(states, possible[:, None], length)
-    return states, jax.vmap(lambda row: score(row, unary, pairwise, length=length))(states)
+    _check_count("k", k, 1)
+    fixed = lax.stop_gradient((unary, pairwise))
+    states, possible, valid = max_product.top_k(*fixed, k, length)
+    states = _mask_states(states, (possible & valid)[:, None], length)
+    scores = jax.vmap(lambda row: score(row, unary, pairwise, length=length))(states)
+    return states, jnp.where(valid, scores, jnp.nan)
 
 
 def sample(
@@ -238,13 +241,17 @@ def sample(
     Args:
       key: a ``jax.random.key``.
       unary, pairwise, temperature, length: the chain, see the module.
-      num_samples: how many, static.
+      num_samples: how many, >= 0, static.
 
     Returns:
       States [num_samples, N] int32; a forbidden state is never drawn; an infeasible chain gives
       -1 throughout. O(N L^2 + num_samples N L).
+
+    Raises:
+      ValueError: at trace time, if ``num_samples`` is no integer >= 0.
     """
     unary, pairwise, length = _prepare(unary, pairwise, temperature, length)
+    _check_count("num_samples", num_samples, 0)
     unary, pairwise = lax.stop_gradient((unary, pairwise))
     first, inward, top, _, _ = markov.backward(unary, pairwise, length)
     # At least float32: a half-precision number is too coarse a threshold.
@@ -333,7 +340,7 @@ def kl_divergence(
 
     Returns:
       Scalar >= 0 up to rounding; ``inf``, with gradient 0, where p allows what q forbids (a state
-      whose probability underflows counts as forbidden by p). O(N L^2).
+      after the first variable whose probability underflows counts as forbidden by p). O(N L^2).
     """
     _check_shape("other_unary", other_unary, jnp.shape(unary))
     _check_shape("other_pairwise", other_pairwise, jnp.shape(pairwise))
@@ -348,7 +355,8 @@ def kl_divergence(
     initial, initial_fits = _log_ratio(p.log_initial, q.log_initial, p.log_initial > -jnp.inf)
     step, steps_fit = _log_ratio(p.log_transition, q.log_transition, reached)
     divergence = jnp.sum(p.unary[0] * initial) + jnp.sum(p.pairwise * step)
-    return jnp.where(initial_fits & steps_fit, divergence, jnp.inf)
+    divergence = jnp.where(initial_fits & steps_fit, divergence, jnp.inf)
+    return jnp.where(jnp.isnan(q.log_partition), jnp.nan, divergence)
 
 
 def _log_ratio(log_p, log_q, reached):
@@ -372,6 +380,9 @@ def _prepare(unary, pairwise, temperature, length):
         raise ValueError(f"unary must have shape [N, L] with N, L >= 1, got {unary.shape}")
     num_variables, num_states = unary.shape
     _check_shape("pairwise", pairwise, (num_variables - 1, num_states, num_states))
+    if length is not None:
+        if jnp.shape(length) or not jnp.issubdtype(jnp.result_type(length), jnp.integer):
+            raise ValueError(f"length must be an integer scalar, got {length}")
     if isinstance(length, numbers.Integral) and not 1 <= int(length) <= num_variables:
         raise ValueError(f"length must be in 1..{num_variables}, got {length}")
     dtype = jnp.result_type(unary, pairwise, float)
@@ -383,6 +394,11 @@ def _prepare(unary, pairwise, temperature, length):
         unary = jnp.where((position < length)[:, None], unary, 0.0)
         pairwise = jnp.where((position[1:] < length)[:, None, None], pairwise, 0.0)
     return numerics.scale(unary, temperature), numerics.scale(pairwise, temperature), length
+
+
+def _check_count(name, count, least):
+    if not isinstance(count, numbers.Integral) or count < least:
+        raise ValueError(f"{name} must be an integer >= {least}, got {count}")
 
 
 def _check_shape(name, array, wanted):

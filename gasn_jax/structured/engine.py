@@ -356,9 +356,10 @@ def marginals(
     Args:
       engine, unary, pairwise, temperature, length, probe: as in ``engine.marginals``.
       gradient: ``"product"``, the covariance times the cotangent, which is the engine's own; or by
-        the matrix of covariances of the unary marginals, whose cotangent alone counts:
-        ``"jacobian"`` (Algorithm 1, of chains), ``"conditioning"`` (Equation 13). All give the same
-        numbers if inference is exact.
+        the matrix of covariances of the unary marginals: ``"jacobian"`` (Algorithm 1, of chains),
+        ``"conditioning"`` (Equation 13). All give the unary marginals the same gradient if
+        inference is exact; by a matrix, pairwise marginals and the log-partition function have
+        gradient 0.
 
     Returns:
       :class:`Beliefs`. The gradient costs as much as inference by "product" (in a chain O(N L^2);

@@ -17,13 +17,14 @@ def top_k(
     pairwise: Float[Array, "N-1 L L"],
     k: int,
     length: Int[Array, ""] | None,
-) -> tuple[Int[Array, "k N"], Bool[Array, "k"]]:
-    """The k best sequences, best first, and which of them are possible. O(N L^2 + N k L log k).
+) -> tuple[Int[Array, "k N"], Bool[Array, "k"], Bool[Array, ""]]:
+    """The k best sequences, best first, which of them are possible, and whether scores are scores.
 
-    States of an impossible sequence and those in padding are arbitrary. Ties go to the lowest
-    state, first variable first.
+    They are not with NaN or ``+inf`` among them. O(N L^2 + N k L log k). States of an impossible
+    sequence and those in padding are arbitrary. Ties go to the lowest state, first variable first.
     """
     completion = _best_completions(unary, pairwise, length)
+    valid = jnp.max(unary[0] + completion[0]) < jnp.inf  # the passes hand on what is no score
 
     def best(prefix, scores, i):
         """The k best of all [k, L] one-step extensions: their scores, parents and states."""
@@ -56,7 +57,7 @@ def top_k(
     ranks = jnp.arange(k, dtype=jnp.int32) + jnp.zeros_like(first, jnp.int32)
     rank, later = lax.scan(follow, ranks, (parents, later), reverse=True)
     states = jnp.concatenate([first[rank][None], later]).T.astype(jnp.int32)
-    return states, beam[0] > -jnp.inf
+    return states, beam[0] > -jnp.inf, valid
 
 
 def _best_completions(unary, pairwise, length):

@@ -32,7 +32,7 @@ Potentials = tuple[Float[Array, "N L"], Float[Array, "F L L"]]
 
 @dataclasses.dataclass(frozen=True)
 class GASNConfig:
-    """What a GASN is made of; the defaults are the paper's §4."""
+    """What a GASN is made of; the defaults are the paper's §4, but for what the comments say."""
 
     # The model and its inference: variables, states, and which pairs have scores.
     engine: engines.Engine = engines.Chain(5, 2)
@@ -69,7 +69,8 @@ class GASNConfig:
     gradient: str = "product"
     # The generator's loss: "saturating" (Equation 1) or "non_saturating".
     loss: str = "saturating"
-    # Weight of 1/2 ||w||^2 in the discriminator's loss.
+    # Weight of 1/2 ||w||^2 in the discriminator's loss. The paper has 1, by which the discriminator
+    # decays to zero.
     weight_decay: float = 0.05
     # Weight of the R1 penalty in the discriminator's loss.
     r1: float = 0.0

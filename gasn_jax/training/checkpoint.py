@@ -96,6 +96,7 @@ class Checkpoints:
             if filled:
                 self._orbax.save(unfinished / "state", args=ocp.args.StandardSave(filled))
             table = {
+                "step": step,
                 "leaves": {name: _fingerprint(array) for name, array in arrays.items()},
                 "files": _file_digests(unfinished / "state"),
             }
@@ -145,6 +146,8 @@ class Checkpoints:
             table = _checked_table((path / "checksums.json").read_bytes())
         except (FileNotFoundError, ValueError, KeyError, TypeError) as error:
             raise _DamagedError("checksums.json is missing or damaged") from error
+        if table.get("step", step) != step:
+            raise _DamagedError(f"it is step {table['step']} by its checksums.json")
         files = _file_digests(path / "state")
         for name, digest in table["files"].items():
             if files.get(name) != digest:

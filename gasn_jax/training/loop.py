@@ -30,7 +30,7 @@ from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from gasn_jax.training.checkpoint import Checkpoints, named_leaves
 from gasn_jax.training.errors import CheckpointError, Interrupted, NonFiniteError, require
-from gasn_jax.training.workdir import Workdir
+from gasn_jax.training.workdir import Workdir, read_config
 
 State = TypeVar("State")
 Batch = TypeVar("Batch")
@@ -104,8 +104,9 @@ def train(
       The final state, arrays on the device.
 
     Raises:
-      ConfigError: if the batch cannot be split evenly over the devices.
-      ValueError: if the step changes the state's shapes or dtypes, or a metric's name is taken.
+      ConfigError: if `steps_per_call` is below 1.
+      ValueError: if there are several processes, the step changes the state's shapes or dtypes, or
+        a metric's name is taken.
       NonFiniteError: if a metric or a float leaf of the state is NaN or Inf after a step. The
         checkpoints stay those of earlier, finite steps.
       Interrupted: after SIGTERM (exit code 143) or SIGINT (130): the running call was finished
@@ -134,9 +135,11 @@ def restore(
       init_fn: as in :func:`train`; only its result's shapes are used.
 
     Raises:
-      WorkdirError: if the workdir is not writable, in use, or holds a run of another config.
+      WorkdirError: if the workdir holds no run or one of another config, is in use, or not
+        writable.
       CheckpointError: if there is no good checkpoint.
     """
+    read_config(workdir)  # a folder without a run is not made one
     with Workdir(workdir, config) as run:
         template = jax.eval_shape(init_fn, jax.random.key(config.seed))
         restored = Checkpoints(run.checkpoints).restore(template)

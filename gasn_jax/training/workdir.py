@@ -87,7 +87,7 @@ class Workdir:
     def write_metrics(
         self, step: int, metrics: Mapping[str, Any], seconds: Mapping[str, float]
     ) -> None:
-        """Returns once the line of `step` has left this process.
+        """Returns once the line of `step` is on disk, before any checkpoint of that step.
 
         Args:
           step: steps taken so far.
@@ -102,6 +102,7 @@ class Workdir:
         with self._disk_errors():
             self._metrics.write(json.dumps(row) + "\n")
             self._metrics.flush()
+            os.fsync(self._metrics.fileno())
 
     def _claim(self) -> None:
         path = os.path.join(self.path, "config.json")
@@ -227,8 +228,14 @@ def _differences(there: Any, here: Any) -> str:
         f"{name} is {json.dumps(old.get(name, 'absent'))} there, "
         f"{json.dumps(new.get(name, 'absent'))} here"
         for name in sorted(old.keys() | new.keys())
-        if json.dumps(old.get(name, "absent")) != json.dumps(new.get(name, "absent"))
+        if not _same(old.get(name, "absent"), new.get(name, "absent"))
     )
+
+
+def _same(old: Any, new: Any) -> bool:
+    """Whether they are equal: 1 and 1.0 are, 1 and true are not."""
+    equal = old == new and isinstance(old, bool) == isinstance(new, bool)
+    return equal or json.dumps(old) == json.dumps(new)
 
 
 def _flat(tree: Any, prefix: str = "") -> dict[str, Any]:

@@ -189,6 +189,17 @@ def test_no_bigrams_at_all():
     assert not stats.bigram_frequencies(rows, lengths, L).any()
     assert stats.bigram_error(rows, lengths, rows, np.array([3, 3]), num_states=L) == 0.5
     assert stats.unseen_bigram_rate(rows, lengths, jnp.zeros((L, L), bool)) == 0
+    with pytest.raises(ValueError, match="samples must have at least one row"):
+        stats.unseen_bigram_rate(rows[:0], lengths[:0], jnp.zeros((L, L), bool))
+
+
+def test_states_that_could_not_be_drawn_make_no_bigram():
+    rows, lengths = jnp.array([[-1, -1, -1], [0, 1, -1]]), jnp.array([3, 2])
+    counts = stats.bigram_frequencies(rows, lengths, L)
+    assert counts[0, 1] == 1 and jnp.sum(counts) == 1
+    assert stats.unseen_bigram_rate(rows, lengths, counts > 0) == 0
+    with pytest.raises(ValueError, match="bandwidth must be > 0, got 0"):
+        stats.hamming_mmd(rows, rows, num_states=L, bandwidth=0)
 
 
 def test_a_length_that_the_samples_lack_costs_the_full_distance():

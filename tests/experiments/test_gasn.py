@@ -335,6 +335,7 @@ def test_a_missing_package_is_one_line_and_exit_2(tmp_path, capsys, monkeypatch)
             "--config.independent_generator_rate=0",
             "bad config: independent_generator_rate: wanted > 0, got 0.0",
         ),
+        ("--config.independent_generator_rate=inf", "bad config: generator_rate: wanted"),
         (
             "--config.noise_dims=1,1",
             "bad config: noise_dims: wanted different sizes >= 0, got (1, 1)",

@@ -115,6 +115,7 @@ def test_a_resumed_run_ends_with_the_same_bits(finished, tmp_path, capsys):
         ),
         ("temperature=0", "bad config: temperature: wanted > 0, got 0.0"),
         ("temperature=inf", "bad config: temperature: wanted > 0, got inf"),
+        ("temperature=1e-60", "bad config: temperature: wanted > 0 and within float32, got 1e-60"),
         ("batch_size=0", "bad config: batch_size: wanted >= 1, got 0"),
         ("num_seeds=0", "bad config: num_seeds: wanted >= 1, got 0"),
         ("num_eval=0", "bad config: num_eval: wanted >= 1, got 0"),

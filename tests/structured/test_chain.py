@@ -234,11 +234,39 @@ def test_wrong_arguments_raise_with_the_reason(function):
                 _call(function, unary, pairwise, temperature=temperature)
 
 
+@pytest.mark.parametrize("wrong", [np.nan, np.inf])
+@pytest.mark.parametrize("place", [(0, 1), (2, 0)])
+@pytest.mark.parametrize("edge", [False, True])
+def test_what_is_no_score_is_seen_and_not_taken_for_infeasible(wrong, place, edge):
+    rng = np.random.default_rng(0)
+    unary, pairwise = rng.normal(size=(4, 2)), rng.normal(size=(3, 2, 2))
+    other = unary.copy(), pairwise.copy()
+    (pairwise if edge else unary)[place] = wrong  # of an edge: two states
+    states, scores = jax.jit(chain.top_k, static_argnums=2)(unary, pairwise, 3)
+    assert np.all(states == -1) and np.all(np.isnan(scores))
+    samples = chain.sample(jax.random.key(0), unary, pairwise, num_samples=5)
+    assert np.all(samples == -1)
+    found = chain.marginals(unary, pairwise)
+    assert np.isnan(found.log_partition) and np.all(np.isnan(found.unary))
+    assert np.isnan(chain.kl_divergence(*other, unary, pairwise))
+    assert np.isnan(chain.kl_divergence(unary, pairwise, *other))
+    # beyond the length it does not count
+    if place[0] == 2 and not edge:
+        assert np.all(chain.argmax(unary, pairwise, length=2)[0][:2] >= 0)
+
+
 def test_more_wrong_arguments():
     unary, pairwise = np.zeros((3, 2), np.float32), np.zeros((2, 2, 2), np.float32)
-    for k in (0, -3):
-        with pytest.raises(ValueError, match=f"k must be >= 1, got {k}"):
+    for k in (0, -3, 2.5):
+        with pytest.raises(ValueError, match=f"k must be an integer >= 1, got {k}"):
             chain.top_k(unary, pairwise, k)
+    with pytest.raises(ValueError, match="num_samples must be an integer >= 0, got -1"):
+        chain.sample(jax.random.key(0), unary, pairwise, num_samples=-1)
+    for length in (2.5, np.nan, np.array([1, 2])):
+        with pytest.raises(ValueError, match="length must be an integer scalar, got"):
+            chain.marginals(unary, pairwise, length=length)
+    with pytest.raises(ValueError, match=r"temperature must be a scalar, got shape \(2,\)"):
+        chain.marginals(unary, pairwise, temperature=jnp.array([0.5, 2.0]))
     with pytest.raises(ValueError, match=r"other_unary must have shape \(3, 2\), got \(2, 2\)"):
         chain.kl_divergence(unary, pairwise, unary[:2], pairwise)
     with pytest.raises(ValueError, match=r"other_pairwise must have shape \(2, 2, 2\), got"):

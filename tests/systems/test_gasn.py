@@ -482,7 +482,7 @@ def test_engines_and_networks_that_do_not_fit(config, fields, message):
         dataclasses.replace(config, **fields)
 
 
-def test_the_paper_is_the_default():
+def test_the_paper_is_the_default_but_for_its_penalty():
     config = gasn.GASNConfig()
     state = jax.eval_shape(functools.partial(gasn.init, config), KEY)
     shapes = [sorted(leaf.shape for leaf in jax.tree.leaves(player)) for player in state[:2]]
@@ -491,6 +491,7 @@ def test_the_paper_is_the_default():
     assert shapes[1] == [(1,), (10,), (10, 1), (10, 10)]
     assert (config.temperature, config.loss, config.noise) == (0.1, "saturating", "uniform")
     assert (config.activation, config.optimizer, config.gradient) == ("tanh", "sgd", "product")
+    assert config.weight_decay == 0.05  # not the paper's
 
 
 def test_a_fresh_state_shares_no_buffers():

@@ -92,6 +92,14 @@ def test_keeps_the_newest(tmp_path):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["10", "11"]
 
 
+def test_a_step_under_another_number_is_never_restored(copied):
+    newest = max(int(path.name) for path in copied.iterdir())
+    (copied / str(newest)).rename(copied / str(newest + 5))
+    state, step = restore(copied)
+    assert step < newest
+    assert_bitwise(state, make_state(step))
+
+
 def assert_true_or_previous(directory):
     """Whatever was damaged: the newest step as it was, or the one before it."""
     state, step = restore(directory)

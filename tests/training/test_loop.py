@@ -211,6 +211,12 @@ def test_another_config_is_refused_naming_the_field(finished):
         toy.train(toy.Config(num_steps=41), finished[0])
 
 
+def test_a_folder_without_a_run_is_not_made_one(tmp_path):
+    with pytest.raises(errors.WorkdirError, match="no run to read: .*/none/config.json"):
+        loop.restore(toy.Config(), tmp_path / "none", init_fn=lambda key: key)
+    assert not (tmp_path / "none").exists()
+
+
 def run_tiny(tmp_path, step_fn, num_steps=2):
     return loop.train(
         loop.LoopConfig(num_steps=num_steps),

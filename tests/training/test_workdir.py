@@ -40,8 +40,11 @@ def test_writes_config_and_versions(tmp_path):
 
 
 def test_same_config_is_welcome(tmp_path):
-    open_and_close(tmp_path, Config())
-    open_and_close(tmp_path, Config())
+    open_and_close(tmp_path, Config(inner=Inner(1.0)))
+    open_and_close(tmp_path, Config(inner=Inner(1.0)))
+    open_and_close(tmp_path, Config(inner=Inner(1)))
+    with pytest.raises(errors.WorkdirError, match="inner.rate is 1.0 there, true here"):
+        open_and_close(tmp_path, Config(inner=Inner(True)))
 
 
 @pytest.mark.parametrize(
