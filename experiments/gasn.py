@@ -102,8 +102,13 @@ class Config(loop.LoopConfig):
     discriminator_input: str = "straight_through"
     # The generator's loss: non_saturating, or saturating (the paper).
     loss: str = "non_saturating"
+    # Weight of 1/2 ||w||^2 in the discriminator's loss (the paper: 1).
+    weight_decay: float = 0.0
     # Weight of the R1 penalty in the discriminator's loss.
     r1: float = 1.0
+    # How inference is differentiated: product, by the full matrix jacobian (of chains: the paper's
+    # Algorithm 1), or conditioning (its Equation 13). The same numbers at other costs.
+    gradient: str = "product"
     # Adam's learning rates.
     discriminator_rate: float = 1e-3
     generator_rate: float = 1e-3
@@ -152,7 +157,6 @@ class Config(loop.LoopConfig):
             noise="normal",
             activation="leaky_relu",
             output_scale=self.temperature,
-            weight_decay=0.0,
             optimizer="adam",
         )
 

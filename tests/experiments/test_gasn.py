@@ -241,6 +241,14 @@ def test_hamming_counts_differences():
             "bad config: temperature: wanted > 0 and within float32, got 0.0",
         ),
         (
+            ["--config.gradient=jacobian", "--config.structure=grid"],
+            "bad config: gradient: wanted jacobian of chains only, got 'jacobian'",
+        ),
+        (
+            ["--config.weight_decay=-1"],
+            "bad config: weight_decay: wanted >= 0 and finite, got -1.0",
+        ),
+        (
             ["--config.temperature=1e-60"],
             "bad config: temperature: wanted > 0 and within float32, got 1e-60",
         ),
