@@ -39,7 +39,7 @@ def variable_f1(y: Output, true: Output, *, classes: bool = False) -> Output:
     ``1 - |y - y*|`` of binary variables, whose two classes have y and 1 - y; or, with ``classes``
     along the last axis, ``sum_l min(y_l, y*_l)``. ValueError for other shapes.
     """
-    _check_outputs(y, true)
+    _check_shapes(y, true)
     if classes:
         return jnp.sum(jnp.minimum(y, true), axis=-1)
     return 1 - jnp.abs(y - true)
@@ -142,14 +142,8 @@ def superpixel_accuracy(
 
 
 def _intersection_and_union(y, true):
-    _check_outputs(y, true)
+    _check_shapes(y, true)
     return jnp.sum(jnp.minimum(y, true)), jnp.sum(jnp.maximum(y, true))
-
-
-def _check_outputs(y, true):
-    if jnp.shape(y) != jnp.shape(true):
-        shapes = f"{jnp.shape(y)} and {jnp.shape(true)}"
-        raise ValueError(f"y and true must have equal shapes, got {shapes}")
 
 
 def _ratio(part, whole):

@@ -96,7 +96,7 @@ def test_what_is_no_pair_of_sets_is_refused(whole):
 
 def test_other_arguments_that_mean_nothing_are_refused():
     for relaxed in (overlap.f1, overlap.iou, overlap.variable_f1):
-        with pytest.raises(ValueError, match=r"equal shapes, got \(4,\) and \(\)"):
+        with pytest.raises(ValueError, match=r"equal shapes with entries, got \(4,\), \(\)"):
             relaxed(np.ones(4), np.ones(()))
     scores = np.zeros(TRUE.shape)
     with pytest.raises(ValueError, match="candidates must have at least one"):
