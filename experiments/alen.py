@@ -81,12 +81,13 @@ class Config(loop.LoopConfig):
     hidden: int = 150
     value_hidden: int = 150
     num_interactions: int = 16
-    # Images: channels of both networks, whether their deconvolutions see the earlier layers, and
-    # how many channels at a time are normalised, over each row of pixels (0: none are).
+    # Images: channels of both networks, whether their deconvolutions see the earlier layers, how
+    # many channels at a time are normalised (0: none are), and whether over one row of pixels each.
     channels: tuple[int, ...] = (64, 128, 128)
     value_channels: tuple[int, ...] = (64, 128, 128)
     skips: bool = True
     group_size: int = 0
+    group_rows: bool = False
     # What the value of a mask is: the mean of "scores", the "overlap" with a mask that they make,
     # or one of each of the "pixels", by that mask.
     energy: str = "scores"

@@ -116,7 +116,9 @@ _SHARED: dict[str, dict[str, Any]] = {
         crop_step=1,
     ),
 }
-_SHARED["lfw_parts"] = _SHARED["horses"] | dict(num_steps=8000, crop=32, crop_step=4)
+_SHARED["lfw_parts"] = _SHARED["horses"] | dict(
+    num_steps=8000, crop=32, crop_step=4, group_rows=True
+)
 
 _ALEN: dict[str, Any] = dict(
     num_steps=1500, network_rate=2e-3, value_decay=2.0, refined_weight=3.0, adversarial_weight=10.0,
@@ -161,17 +163,18 @@ _OWN: dict[tuple[str, str], dict[str, Any]] = {
     ("labels", "alen_no_task"): _ALEN
     | dict(initial_logit=-4.0, network_rate=1e-3, num_refinements=20, threshold=0.45),
     ("labels", "alen"): _ALEN,
-    ("horses", "feed_forward"): dict(num_steps=12000),
+    ("horses", "feed_forward"): dict(num_steps=12000, threshold=0.55),
     ("horses", "dvn"): _DVN_OF_MASKS | dict(num_steps=12000, threshold=0.35),
-    ("horses", "alen"): _ALEN_OF_MASKS | dict(threshold=0.6, network_threshold=0.55),
+    ("horses", "alen"): _ALEN_OF_MASKS | dict(threshold=0.55),
     ("lfw_parts", "feed_forward"): dict(num_steps=16000),
     ("lfw_parts", "dvn"): _DVN_OF_MASKS,
     ("lfw_parts", "alen"): _ALEN_OF_MASKS | dict(num_refinements=3),
 }  # fmt: skip
 
 _WIDE: dict[str, Any] = dict(
-    channels=(64, 128, 128), value_channels=(64, 128, 128), num_steps=12000
+    channels=(64, 128, 128), value_channels=(64, 128, 128), num_steps=12000, group_rows=True
 )  # fmt: skip
 _WIDE_OWN: dict[tuple[str, str], dict[str, Any]] = {
-    ("horses", "alen"): dict(threshold=0.55),
+    ("horses", "feed_forward"): dict(threshold=0.5),
+    ("horses", "alen"): dict(network_threshold=0.55),
 }

@@ -50,7 +50,12 @@ def _network(config, hidden=None):
     data = structured_outputs.DATASETS[config.dataset]
     if data.are_images:
         return segmentation.SegmentationNetwork(
-            data.num_classes, config.channels, config.skips, config.dropout_rate, config.group_size
+            data.num_classes,
+            config.channels,
+            config.skips,
+            config.dropout_rate,
+            config.group_size,
+            config.group_rows,
         )
     hidden = (config.hidden,) if hidden is None else hidden
     return multi_label.LabelNetwork(
@@ -66,6 +71,7 @@ def _value(config):
             config.skips,
             config.value_dropout_rate,
             config.group_size,
+            config.group_rows,
             config.energy,
         )
     num_labels = structured_outputs.DATASETS[config.dataset].y_shape[0]

@@ -24,9 +24,9 @@ class FullyConvolutional(nn.Module):
       channels: of the three convolutions.
       skips: whether a deconvolution also sees what had its size before (the paper does not say).
       dropout_rate: of the smallest image in training, in [0, 1).
-      group_size: so many channels at a time are normalised, over each row of pixels by itself,
-        after each layer but the last; 0 for none, as the paper has it. (Group normalisation
-        would do so over all rows together.)
+      group_size: so many channels at a time are normalised over the image (group normalisation),
+        after each layer but the last; 0 for none, as the paper has it.
+      group_rows: whether they are so over each row of pixels by itself.
 
     Reference: Pan et al., "Adversarial Localized Energy Network for Structured Prediction",
     Binary Image Segmentation.
@@ -37,6 +37,7 @@ class FullyConvolutional(nn.Module):
     skips: bool = True
     dropout_rate: float = 0.0
     group_size: int = 0
+    group_rows: bool = False
 
     @nn.compact
     def __call__(
@@ -62,8 +63,9 @@ class FullyConvolutional(nn.Module):
 
     def _activated(self, x):
         if self.group_size:
-            norm = nn.GroupNorm(None, group_size=self.group_size, reduction_axes=(-2, -1))
-            x = norm(x)
+            # named, for flax would take the rows for a batch
+            axes = (-2, -1) if self.group_rows else (-3, -2, -1)
+            x = nn.GroupNorm(None, group_size=self.group_size, reduction_axes=axes)(x)
         return nn.relu(x)
 
 
@@ -72,7 +74,7 @@ class SegmentationNetwork(nn.Module):
 
     Attributes:
       num_classes: L, or 0 for a mask.
-      channels, skips, dropout_rate, group_size: see :class:`FullyConvolutional`.
+      channels, skips, dropout_rate, group_size, group_rows: see :class:`FullyConvolutional`.
     """
 
     num_classes: int = 0
@@ -80,6 +82,7 @@ class SegmentationNetwork(nn.Module):
     skips: bool = True
     dropout_rate: float = 0.0
     group_size: int = 0
+    group_rows: bool = False
 
     @nn.compact
     def __call__(
@@ -87,7 +90,12 @@ class SegmentationNetwork(nn.Module):
     ) -> Float[Array, "..."]:
         """Logits [H, W], or [H, W, L]."""
         network = FullyConvolutional(
-            self.num_classes or 1, self.channels, self.skips, self.dropout_rate, self.group_size
+            self.num_classes or 1,
+            self.channels,
+            self.skips,
+            self.dropout_rate,
+            self.group_size,
+            self.group_rows,
         )
         logits = network(x, deterministic=deterministic)
         return logits if self.num_classes else logits[..., 0]
@@ -108,7 +116,7 @@ class SegmentationValue(nn.Module):
     over its L classes (of a mask, two), so that a value network learns where an output errs.
 
     Attributes:
-      channels, skips, dropout_rate, group_size: see :class:`FullyConvolutional`.
+      channels, skips, dropout_rate, group_size, group_rows: see :class:`FullyConvolutional`.
       energy: ``"scores"``, ``"overlap"`` or ``"pixels"``.
     """
 
@@ -116,6 +124,7 @@ class SegmentationValue(nn.Module):
     skips: bool = True
     dropout_rate: float = 0.0
     group_size: int = 0
+    group_rows: bool = False
     energy: str = "scores"
 
     @nn.compact
@@ -132,7 +141,12 @@ class SegmentationValue(nn.Module):
         y = (y if y.ndim == x.ndim else y[..., None]).astype(x.dtype)
         num_scores = 1 if self.energy == "scores" else y.shape[-1]
         network = FullyConvolutional(
-            num_scores, self.channels, self.skips, self.dropout_rate, self.group_size
+            num_scores,
+            self.channels,
+            self.skips,
+            self.dropout_rate,
+            self.group_size,
+            self.group_rows,
         )
         scores = network(jnp.concatenate([x, 2 * y - 1], axis=-1), deterministic=deterministic)
         if self.energy == "scores":

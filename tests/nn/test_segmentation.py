@@ -33,15 +33,18 @@ def test_groups_of_channels_are_normalised():
     assert np.abs(logits[0][1]).max() > 4 * np.abs(logits[0][0]).max()
 
 
-def test_a_row_of_pixels_is_normalised_by_itself():
-    """The first norm's output has mean 0 and variance 1 in each row and group of channels."""
-    network = segmentation.FullyConvolutional(1, (4, 6, 6), group_size=2)
+@pytest.mark.parametrize(("by_rows", "axes"), [(False, (0, 1, 3)), (True, (1, 3))])
+def test_what_is_normalised_together(by_rows, axes):
+    """The first norm's output has mean 0 and variance 1 in each group of channels."""
+    network = segmentation.FullyConvolutional(1, (4, 6, 6), group_size=2, group_rows=by_rows)
     params = network.init(KEY, IMAGE)
     _, found = network.apply(params, IMAGE, capture_intermediates=True)
-    (rows,) = found["intermediates"]["GroupNorm_0"]["__call__"]
-    rows = rows.reshape(*IMAGE.shape[:2], 2, 2)
-    np.testing.assert_allclose(np.mean(rows, axis=(1, 3)), 0, atol=1e-5)
-    np.testing.assert_allclose(np.var(rows, axis=(1, 3)), 1, rtol=1e-3)
+    (image,) = found["intermediates"]["GroupNorm_0"]["__call__"]
+    image = image.reshape(*IMAGE.shape[:2], 2, 2)
+    np.testing.assert_allclose(np.mean(image, axis=axes), 0, atol=1e-5)
+    np.testing.assert_allclose(np.var(image, axis=axes), 1, rtol=1e-3)
+    rows = np.abs(np.mean(image, axis=(1, 3))).max()
+    assert rows < 1e-5 if by_rows else rows > 0.01
 
 
 def test_sides_that_cannot_be_halved_twice_are_named():
