@@ -1,7 +1,7 @@
 """Settings of all tests. Warnings are errors by pyproject.toml."""
 
+import importlib.metadata
 import os
-from pathlib import Path
 
 os.environ["MPLBACKEND"] = "Agg"  # before anything imports matplotlib: tests have no display
 
@@ -19,27 +19,24 @@ hypothesis.settings.register_profile("gasn_jax", deadline=None, derandomize=True
 hypothesis.settings.load_profile("gasn_jax")
 
 
-# Tests of what programs do, not of how precisely they do it when the compiler has done its best:
-# theirs are many, small and run a few times, and cost about half if compiled with little effort.
-_COMPILED_LIGHTLY = (
-    "data",
-    "energy",
-    "evaluation",
-    "experiments",
-    "learning",
-    "nn",
-    "systems",
-    "training",
-)
+def pytest_addoption(parser):
+    parser.addoption(
+        "--compile-fully",
+        action="store_true",
+        help="compile as users do; without it with little of the compiler's effort, for tests' "
+        "programs are many, small and run a few times, and cost a third so",
+    )
 
 
-@pytest.fixture(scope="module", autouse=True)
-def compiler_effort(request):
-    """Little in the folders above."""
-    folder = request.path.relative_to(Path(__file__).parent).parts[0]
-    jax.config.update("jax_disable_most_optimizations", folder in _COMPILED_LIGHTLY)
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)
+def pytest_configure(config):
+    if config.getoption("compile_fully"):
+        return
+    jax.config.update("jax_disable_most_optimizations", True)
+    # XLA's older way of compiling fusions is the faster one. jaxlib 0.11 no longer has it, and
+    # does not start with a flag that it does not know.
+    if tuple(map(int, importlib.metadata.version("jaxlib").split(".")[:2])) < (0, 11):
+        flags = "--xla_cpu_use_fusion_emitters=false", os.environ.get("XLA_FLAGS", "")
+        os.environ["XLA_FLAGS"] = " ".join(flags)
 
 
 @pytest.fixture

@@ -29,6 +29,7 @@ def run_blocks(text: str, filename: str) -> int:
     return len(blocks)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("page", PAGES)
 def test_the_blocks_of_a_page_run(page, tmp_path, monkeypatch):
     text = (ROOT / page).read_text(encoding="utf-8")

@@ -65,6 +65,7 @@ def standardised_errors(num_machines):
     )
 
 
+@pytest.mark.slow
 def test_a_hundred_machines_lie_within_their_error_bars():
     """All within three, by this key; of normal errors, one of a hundred is beyond in a quarter of
     the draws."""
@@ -162,6 +163,7 @@ def test_held_out_likelihoods_are_those_of_enumeration():
         ais.rbm_log_likelihood(KEY, params, rbm, jnp.ones((0, 6)))
 
 
+@pytest.mark.slow
 def test_schedules_run_from_0_to_1():
     params, rbm = machines.machine("spin", "binary")
     v, options = jnp.ones((2, 4)), dict(num_chains=20)
@@ -182,6 +184,7 @@ def test_schedules_run_from_0_to_1():
         assert np.isfinite(ais.backward(KEY, path, v[0], whole)[0])
 
 
+@pytest.mark.slow
 def test_a_sigmoid_schedule_is_dense_at_its_ends():
     betas = np.asarray(ais.sigmoid_schedule(100))
     steps = np.diff(betas)
@@ -201,6 +204,7 @@ def test_a_sigmoid_schedule_is_dense_at_its_ends():
         ais.sigmoid_schedule(3, sharpness=0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
 def test_other_precisions_than_the_default_are_computed_in_float32(dtype):
     params, rbm = machines.machine("spin", "binary")
@@ -230,6 +234,7 @@ def test_estimates_that_disagree_are_not_reliable():
         assert found.reliable() == reliable
 
 
+@pytest.mark.slow
 def test_a_mode_that_nobody_finds_is_not_noticed():
     """The limit of ``reliable``, which its documentation states: a mode of most of the mass that
     the start of the path all but excludes, and that the data do not come from."""

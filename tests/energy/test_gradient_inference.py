@@ -136,6 +136,7 @@ def test_patience_stops_and_gives_the_best():
     assert patient.num_steps == 40 and value(patient.y) == patient.values.max()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("unroll", [False, True])
 def test_the_result_is_differentiable_through_its_steps(unroll):
     weights = RNG.normal(size=6)

@@ -103,6 +103,7 @@ def test_it_passes_between_modes_that_gibbs_chains_do_not_leave():
     assert np.all(shares > 0.2)
 
 
+@pytest.mark.slow
 def test_a_single_replica_is_the_plain_chain():
     params, rbm = machines.machine("spin", "spin")
     path, betas = ais.rbm_path(params, rbm), jnp.ones(1)
@@ -110,6 +111,7 @@ def test_a_single_replica_is_the_plain_chain():
     assert state.x.shape == (1, 4) and info.swapped.shape == (0,) and state.num_steps == 1
 
 
+@pytest.mark.slow
 def test_betas_that_are_no_ladder_to_the_model_give_no_samples():
     params, rbm = machines.machine("spin", "spin")
     path = ais.rbm_path(params, rbm)

@@ -34,12 +34,9 @@ def data_dir(tmp_path_factory):
     return str(path)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
-    ("dataset", "memory"),
-    [
-        ("mnist", "rbm"),
-        *(pytest.param("faces", x, marks=pytest.mark.slow) for x in ("rbm", "uniform")),
-    ],
+    ("dataset", "memory"), [("mnist", "rbm"), ("faces", "rbm"), ("faces", "uniform")]
 )
 def test_it_trains_writes_its_files_and_resumes(tmp_path, data_dir, dataset, memory):
     config = dataclasses.replace(TINY, data_dir=data_dir, dataset=dataset, memory=memory)
@@ -64,6 +61,7 @@ def test_it_trains_writes_its_files_and_resumes(tmp_path, data_dir, dataset, mem
     np.testing.assert_array_equal(drawn, samples)
 
 
+@pytest.mark.slow
 def test_celeba_is_read_and_bad_images_are_left_out_by_flag(tmp_path, caplog):
     folder = tmp_path / "celeba" / "img_align_celeba"
     folder.mkdir(parents=True)
@@ -128,6 +126,7 @@ def command(arguments):
     return command_line.outcome(aan.train, aan.Config(), arguments, aan.MODES)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("memory", ["rbm", "uniform"])
 def test_sampling_takes_the_runs_own_config_and_no_data(tmp_path, data_dir, capsys, memory):
     run, data = tmp_path / "run", tmp_path / "data"

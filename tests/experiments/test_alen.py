@@ -122,6 +122,7 @@ def test_what_has_no_value_of_its_own_is_not_refined():
         assert found.trajectory.shape == (2, 1, 24, 24)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("dataset", "energy", "method"),
     [
@@ -165,6 +166,7 @@ def test_masks_are_segmented(tmp_path, data_dir):
     assert (tmp_path / "predictions.png").stat().st_size > 500
 
 
+@pytest.mark.slow
 def test_mirrored_predictions_are_those_of_the_mirror_image():
     config = alen.settled("horses", "alen", **TINY_IMAGES, mirrored=True)
     state = alen.init(config, jax.random.key(0))
@@ -188,6 +190,7 @@ def test_what_views_show_is_joined_again(shape):
     assert structured_outputs.views(side=32, step=5, mirrored=False) == [(0, 0, 32, False)]
 
 
+@pytest.mark.slow
 def test_predictions_are_averaged_over_crops():
     options = dict(crop=24, crop_step=8, mirrored=False)
     config = alen.settled("horses", "feed_forward", **TINY_IMAGES, **options)

@@ -39,6 +39,7 @@ def data_dir(tmp_path_factory):
     return str(path)
 
 
+@pytest.mark.slow
 def test_it_learns_to_read_and_resumes(tmp_path, data_dir):
     config = dataclasses.replace(TINY, data_dir=data_dir)
     study = crf_ocr.train(config, tmp_path)

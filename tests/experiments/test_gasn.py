@@ -171,6 +171,7 @@ def test_the_same_command_again_changes_nothing(digits_run):
     assert before == {name: (path / name).read_bytes() for name in before}
 
 
+@pytest.mark.slow
 def test_a_run_cut_in_two_ends_the_same(digits_run, tmp_path, monkeypatch):
     path, evaluation = digits_run
 
@@ -191,6 +192,7 @@ def test_a_run_cut_in_two_ends_the_same(digits_run, tmp_path, monkeypatch):
     assert without_times(tmp_path) == without_times(path)
 
 
+@pytest.mark.slow
 def test_words_runs_every_setting_and_collects_them(data_dir, tmp_path):
     config = gasn_words.Config(
         **TINY, data_dir=str(data_dir), noise_dims=(0,), num_seeds=2, held_out="validation"

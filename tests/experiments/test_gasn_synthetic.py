@@ -176,6 +176,7 @@ def test_convergence_is_for_good():
     assert synthetic.convergence(got)[0] == np.inf
 
 
+@pytest.mark.slow
 def test_the_default_converges():
     config = synthetic.Config(num_seeds=20, num_steps=200)
     state = jax.jit(lambda key: synthetic.init(config, key))(jax.random.key(5))

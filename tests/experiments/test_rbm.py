@@ -35,6 +35,7 @@ def data_dir(tmp_path_factory):
     return str(path)
 
 
+@pytest.mark.slow
 def test_it_learns_is_told_its_likelihood_and_resumes(tmp_path, data_dir):
     config = dataclasses.replace(TINY, data_dir=data_dir)
     found = rbm.train(config, tmp_path)
@@ -49,6 +50,7 @@ def test_it_learns_is_told_its_likelihood_and_resumes(tmp_path, data_dir):
     assert rbm.train(config, tmp_path) == found
 
 
+@pytest.mark.slow
 def test_both_estimates_hold_the_exact_value():
     rng = np.random.default_rng(0)
     config = dataclasses.replace(TINY, num_ais_chains=200, num_ais_steps=500)

@@ -174,7 +174,10 @@ STRUCTURES = [
         alternatives=(("columns as rows", _columns_as_rows),),
         height=2,
     ),
-    _pairwise("grid-2x3-diagonal", graph.grid(2, 3, 2, neighbours=8), grid, height=2),
+    pytest.param(
+        _pairwise("grid-2x3-diagonal", graph.grid(2, 3, 2, neighbours=8), grid, height=2),
+        marks=pytest.mark.slow,
+    ),
 ]
 
 

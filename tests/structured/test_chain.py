@@ -312,6 +312,7 @@ def test_dtypes_follow_the_potentials_and_not_the_temperature():
     assert m.unary.dtype == jnp.bfloat16
 
 
+@pytest.mark.slow
 def test_an_infinite_divergence_has_gradient_zero():
     p = jnp.zeros((2, 2)), jnp.zeros((1, 2, 2))
     q = p[0], p[1].at[0, 0, 1].set(-jnp.inf)

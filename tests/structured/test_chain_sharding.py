@@ -1,5 +1,7 @@
 """Chains spread over a device mesh, one example or several to each device."""
 
+import pytest
+
 from tests.training import toy
 
 PROGRAM = """
@@ -33,6 +35,7 @@ print("all equal")
 """
 
 
+@pytest.mark.slow
 def test_shard_map_changes_nothing():
     flags = {"XLA_FLAGS": "--xla_force_host_platform_device_count=4"}
     result = toy.run_python(["-c", PROGRAM], flags)

@@ -154,6 +154,7 @@ def test_scores_far_apart_at_every_step():
     np.testing.assert_allclose(single[0].unary.sum(-1), 1, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_traced_lengths_compile_once_and_equal_shorter_chains():
     unary, pairwise, *_ = normal(4, 1, 6, 3)
     unary, pairwise = np.float32(unary[0]), np.float32(pairwise[0])
@@ -219,6 +220,7 @@ def _temporary_bytes(infer, num_variables):
     return compiled.memory_analysis().temp_size_in_bytes
 
 
+@pytest.mark.slow
 def test_memory_of_the_gradient():
     """Less than autodiff through the recursion keeps, and linear in N."""
     ours = functools.partial(_temporary_bytes, markov.infer)
@@ -228,6 +230,7 @@ def test_memory_of_the_gradient():
     assert double < 2.3 * small
 
 
+@pytest.mark.slow
 def test_log_probabilities_of_large_scores_are_those_of_float64():
     rng = np.random.default_rng(5)
     unary, pairwise = rng.uniform(-1e4, 1e4, (512, 3)), rng.uniform(-1e4, 1e4, (511, 3, 3))
@@ -246,6 +249,7 @@ def test_log_probabilities_of_large_scores_are_those_of_float64():
         np.testing.assert_allclose(got, exact, rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("offset", [1e4, 1e7])
 def test_entropy_and_divergence_do_not_feel_a_constant_in_the_scores(offset):
     unary = jnp.float32(np.random.default_rng(6).integers(-3, 4, (4, 3)))

@@ -83,6 +83,7 @@ ENGINES = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("x64")
 @pytest.mark.parametrize("name", ENGINES)
 def test_any_engine_that_is_exact_gives_the_covariance(name):
@@ -100,6 +101,7 @@ def test_any_engine_that_is_exact_gives_the_covariance(name):
     assert np.abs(actual[1][0]).max() > 0.02
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("x64")
 def test_of_approximate_marginals_it_is_another_approximation():
     """Conditioned beliefs are not the derivative of beliefs, where these are not exact."""

@@ -62,6 +62,7 @@ def test_argmax_is_the_best_of_all_assignments(name):
     assert found.reliable
 
 
+@pytest.mark.slow
 def test_exact_engines_are_those_of_their_modules():
     unary, pairwise = potentials(ENGINES["chain"])
     wanted = chain.marginals(unary, pairwise, temperature=0.5, length=4)
@@ -79,6 +80,7 @@ def test_exact_engines_are_those_of_their_modules():
         np.testing.assert_array_equal(got.pairwise, wanted.factors[0])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", [engine.Tree, lambda g: engine.Grid(g, 1), engine.Loopy])
 def test_variables_without_factors_are_on_their_own(kind):
     model = kind(graph.from_edges(1, 3, []))
@@ -91,6 +93,7 @@ def test_variables_without_factors_are_on_their_own(kind):
     assert 0 <= model.sample(jax.random.key(0), unary, pairwise).states[0] < 3
 
 
+@pytest.mark.slow
 def test_known_beliefs_give_the_same_sample():
     model = ENGINES["loopy"]
     unary, pairwise = potentials(model)
@@ -104,6 +107,7 @@ def test_known_beliefs_give_the_same_sample():
     np.testing.assert_array_equal(alone.states, given.states)
 
 
+@pytest.mark.slow
 def test_what_is_impossible_is_not_drawn():
     model = ENGINES["loopy"]
     unary, pairwise = potentials(model)
@@ -115,6 +119,7 @@ def test_what_is_impossible_is_not_drawn():
     assert np.all(found.states >= 0) and found.reliable
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ENGINES)
 @pytest.mark.parametrize("bad", [jnp.nan, jnp.inf])
 def test_nothing_is_reliable_of_scores_that_are_no_scores(name, bad):
@@ -149,6 +154,7 @@ def test_loopy_takes_the_free_energy_of_choice(name):
     np.testing.assert_array_equal(model.marginals(unary, pairwise).unary, wanted.unary)
 
 
+@pytest.mark.slow
 def test_conditioning_tells_how_many_of_its_runs_did_not_converge():
     """Free beliefs that converge say nothing of conditioned ones; enough sweeps settle all."""
     structure, signs = graph.grid(4, 4, 2), np.array([-1.0, 1.0])
@@ -173,6 +179,7 @@ def test_conditioning_tells_how_many_of_its_runs_did_not_converge():
     assert all(0 <= slope <= 1 for slope, _ in runs.values())
 
 
+@pytest.mark.slow
 def test_engines_are_static_and_say_when_they_did_not_converge():
     assert hash(engine.Loopy(graph.grid(4, 4, 2))) == hash(engine.Loopy(graph.grid(4, 4, 2)))
     hasty = belief_propagation.Solver(num_steps=2, acceleration=0)

@@ -28,6 +28,7 @@ def test_a_row_is_a_chain_and_a_column_a_variable_of_it():
     np.testing.assert_allclose(got.factors[0], wanted.pairwise, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_a_grid_without_most_factors_is_a_tree():
     whole = graph.grid(4, 5, 2)
     kept = np.isin(np.arange(31), [0, 3, 5, 9, 16, 18, 21, 24, 30])

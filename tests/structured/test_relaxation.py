@@ -82,6 +82,7 @@ def test_attractive_grids_are_solved_as_by_maximum_flow():
         assert best.certified and best.score == max_flow(8, 9, fields, couplings)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("x64")
 def test_max_product_is_exact_in_forests():
     structure = graph.from_edges(7, 3, [(1, 0), (0, 2), (3, 0), (6, 5), (3, 4)])
@@ -99,6 +100,7 @@ def test_max_product_is_exact_in_forests():
         assert float(lost) == pytest.approx(float(score - other), abs=1e-4)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("x64")
 def test_a_tighter_free_energy_and_infeasible_models():
     unary, factors = potentials(GRID, 0)
@@ -109,6 +111,7 @@ def test_a_tighter_free_energy_and_infeasible_models():
     assert np.all(best.states == -1) and best.score == best.bound == -np.inf and best.certified
 
 
+@pytest.mark.slow
 def test_a_certificate_does_not_grow_with_an_offset():
     structure = graph.from_edges(6, 2, [(i, j) for i in range(6) for j in range(i)])
     best_score = enumerated(structure)
@@ -149,6 +152,7 @@ def test_scores_near_zero_do_not_set_the_scale_either():
     assert np.mean(lost) < 0.5
 
 
+@pytest.mark.slow
 def test_scores_too_large_for_the_dtype_are_not_certified():
     structure = graph.chain(12, 2)
     unary = jnp.zeros((12, 2)).at[:, 1].set(1.0).at[0].set(-3e36)
@@ -167,6 +171,7 @@ def test_bad_input():
         relaxation.max_product(GRID, unary[1:], factors)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("bad", [np.nan, np.inf])
 @pytest.mark.parametrize("place", ["unary", "factors"])
 def test_nothing_is_certified_of_scores_that_are_no_scores(bad, place):
@@ -182,6 +187,7 @@ def test_nothing_is_certified_of_scores_that_are_no_scores(bad, place):
         assert not best.certified and np.isnan(best.bound)
 
 
+@pytest.mark.slow
 def test_scores_of_half_precision_are_not_above_the_bound():
     structure, rng = graph.grid(4, 4, 2), np.random.default_rng(0)
     run = jax.jit(jax.vmap(lambda u, t: relaxation.argmax(structure, u, (t,))))

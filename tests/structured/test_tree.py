@@ -51,6 +51,7 @@ def test_a_star_and_a_balanced_tree_are_few_steps():
     assert len(forest.plan(wide).chunks.edge) < 100
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("length", [1, 2, 7, 40])
 def test_a_path_is_a_chain(length):
     structure = graph.chain(length, 3)
@@ -89,6 +90,7 @@ def test_float32_is_near_float64_with_its_gradient(name):
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5), narrow, wide)
 
 
+@pytest.mark.slow
 def test_log_prob_is_the_enumerated_one():
     structure = SHAPES["forest"]
     unary, factors = potentials(structure)

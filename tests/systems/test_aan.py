@@ -78,6 +78,7 @@ CHOICES = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("config", CHOICES, ids=["paper", "spin", "entropy", "uniform"])
 def test_a_step_is_that_of_the_formulas(config):
     state, images = problem(config)
@@ -145,6 +146,7 @@ def test_normalised_features_forget_what_all_images_share():
     np.testing.assert_allclose(np.arctanh(features).std(0), 1, rtol=0.05)
 
 
+@pytest.mark.slow
 def test_momentum_gathers():
     state, images = problem(PLAIN)
     first, _ = step(PLAIN, state, images, KEY)
@@ -166,6 +168,7 @@ def test_samples_need_no_data(config):
     assert np.any(images != draw(config, state, jax.random.key(1), 4, num_gibbs_steps=5))
 
 
+@pytest.mark.slow
 def test_many_samples_are_painted_in_parts(monkeypatch):
     state, _ = problem(PLAIN)
     whole = aan.sample(PLAIN, state, KEY, 7, num_gibbs_steps=2)
@@ -281,6 +284,7 @@ def test_images_out_of_range_give_no_number(config):
         assert np.all(np.isnan(x))
 
 
+@pytest.mark.slow
 def test_the_papers_networks_have_the_papers_sizes():
     config = aan.AANConfig(num_visible=1000)
     shapes = jax.eval_shape(lambda: aan.init(config, KEY, 256))

@@ -109,6 +109,7 @@ class _Dropped(nn.Module):
         return kept if y is None else jnp.sum(kept)
 
 
+@pytest.mark.slow
 def test_the_networks_drop_units_independently():
     config = alen.ALENConfig(network=_Dropped(), value=_Dropped(), ascent=Ascent(0))
     one = jnp.ones((1, 1))
@@ -162,6 +163,7 @@ def test_a_prediction_is_the_ascent_from_the_proposal():
     np.testing.assert_array_equal(none.refined.y, none.network)
 
 
+@pytest.mark.slow
 def test_labels_that_exclude_each_other_are_learned():
     """Which of two labels it is cannot be known; that it is one of them can."""
     rng = np.random.default_rng(0)

@@ -85,6 +85,7 @@ def test_a_prediction_is_the_ascent_from_its_start():
     assert np.all(np.diff(found.values) >= 0) and found.trajectory.shape == (4, L)
 
 
+@pytest.mark.slow
 def test_it_learns_to_value_outputs():
     """Two labels, on where the input's numbers are positive."""
     x = jnp.asarray(RNG.normal(size=(256, 2)), jnp.float32)

@@ -137,6 +137,7 @@ def test_a_step_is_the_papers(dtype):
         np.testing.assert_allclose(metrics["objective"], objective, rtol=TOLERANCE[dtype])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("gradient", ["jacobian", "conditioning"])
 def test_all_routes_take_the_same_step(x64, gradient):
     state, batch = problem(STRAIGHT_THROUGH, np.float64)
@@ -183,6 +184,7 @@ def test_jit_is_eager():
     assert_close(step(STRAIGHT_THROUGH, state, batch, KEY), wanted, 1e-5)
 
 
+@pytest.mark.slow
 def test_seeds_side_by_side_are_seeds_one_by_one():
     pairs = [problem(STRAIGHT_THROUGH, seed=seed) for seed in range(3)]
     states, batches = jax.tree.map(lambda *leaves: jnp.stack(leaves), *pairs)
@@ -287,6 +289,7 @@ def test_the_length_reaches_the_generator():
     assert np.all(np.asarray(short[0]) != long[0])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "changes",
     [
@@ -313,6 +316,7 @@ def test_without_noise_every_sample_is_the_same():
     assert_same(p, np.broadcast_to(p[:1], p.shape))
 
 
+@pytest.mark.slow
 def test_without_pairwise_scores_variables_are_independent():
     config = dataclasses.replace(PLAIN, pairwise=False)
     state, _ = problem(config)
@@ -329,6 +333,7 @@ def test_noise_is_what_the_config_says():
     np.testing.assert_allclose((normal.mean(), normal.std()), (0, 1), atol=0.05)
 
 
+@pytest.mark.slow
 def test_the_objective_holds_both_penalties():
     state, batch = problem(OTHER)
     _, metrics = step(OTHER, state, batch, KEY)
@@ -398,6 +403,7 @@ def test_every_engine_on_a_path_is_the_chain(model, tolerance):
     assert converged == 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("model", [engine.Grid(SQUARE, 2), engine.Loopy(SQUARE)])
 def test_a_step_on_a_grid(model):
     config = dataclasses.replace(STRAIGHT_THROUGH, engine=model, variable_length=False)
@@ -412,6 +418,7 @@ def test_a_step_on_a_grid(model):
         assert reliable.shape == (M,) and (mode == "map" or np.all(reliable))
 
 
+@pytest.mark.slow
 def test_what_did_not_converge_is_in_the_metrics():
     hasty = belief_propagation.Solver(num_steps=1, acceleration=0)
     config = dataclasses.replace(PLAIN, engine=engine.Loopy(SQUARE, solver=hasty))
@@ -427,6 +434,7 @@ def test_what_did_not_converge_is_in_the_metrics():
     assert not np.all(sample(config, state.generator, KEY, batch.lengths).reliable)
 
 
+@pytest.mark.slow
 def test_conditioning_is_another_route_to_the_gradient_of_an_exact_grid():
     product = dataclasses.replace(PLAIN, engine=engine.Grid(SQUARE, 2))
     conditioned = dataclasses.replace(product, gradient="conditioning")
@@ -440,6 +448,7 @@ IMAGE = dataclasses.replace(
 )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("pairwise", [True, False])
 def test_a_step_of_convolutional_players(pairwise):
     fields = dict(generator_hidden=(3, 2), discriminator_hidden=(2, 3), pairwise=pairwise)

@@ -58,6 +58,7 @@ def check_moments(optimizer, gradient):
     )
 
 
+@pytest.mark.slow
 def test_both_learn_then_the_network_alone():
     state = inference_network.init(CONFIG, KEY, X[0], Y[0])
     after, metrics = step(CONFIG, state, X, Y, KEY)

@@ -67,6 +67,7 @@ def kill_at_random(path, *, kills, num_steps, seed):
         assert process.returncode == -signal.SIGKILL, "finished before the kill: add steps"
 
 
+@pytest.mark.slow
 def test_three_kills_end_bit_identical(undisturbed, tmp_path):
     kill_at_random(tmp_path, kills=3, num_steps=80, seed=0)
     assert finish(tmp_path)[0] == 0
@@ -132,6 +133,7 @@ def mounted(path, options):
         subprocess.run(["umount", str(path)], check=True)
 
 
+@pytest.mark.slow
 def test_full_disk_is_one_line_and_resumes_with_space(undisturbed, tmp_path):
     with mounted(tmp_path / "disk", "size=100k") as disk:
         code, stderr = finish(disk / "run")

@@ -292,6 +292,7 @@ def test_a_signal_while_a_finished_run_is_restored_is_not_lost(finished, tmp_pat
     assert caught.value.exit_code == 143
 
 
+@pytest.mark.slow
 def test_eight_devices_equal_one(finished, tmp_path):
     flags = {"XLA_FLAGS": "--xla_force_host_platform_device_count=8"}
     result = toy.run_python(["-c", MESH_PROGRAM, str(tmp_path / "mesh"), "8"], flags)
