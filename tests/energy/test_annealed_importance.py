@@ -218,6 +218,7 @@ def test_other_precisions_than_the_default_are_computed_in_float32(dtype):
     assert abs(found.log_likelihood - exact) < 5 * found.forward.standard_error
 
 
+@pytest.mark.slow
 def test_estimates_that_disagree_are_not_reliable():
     """Two far modes: chains from the middle find both, those from data in one never leave it."""
     rbm = rbms.RBM(8, 1)

@@ -131,6 +131,7 @@ def test_nothing_is_reliable_of_scores_that_are_no_scores(name, bad):
         assert not model.sample(jax.random.key(0), *scores).reliable
 
 
+@pytest.mark.slow
 def test_what_stands_in_the_padding_is_no_score():
     model = ENGINES["chain"]
     unary, pairwise = potentials(model)
@@ -144,6 +145,7 @@ def test_what_stands_in_the_padding_is_no_score():
         assert found.reliable and found.states[-1] == -1 and np.all(found.states[:-1] >= 0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["tree_reweighted", "convex", "bethe"])
 def test_loopy_takes_the_free_energy_of_choice(name):
     model = engine.Loopy(GRID, free_energy=name)

@@ -15,6 +15,7 @@ def potentials(structure, seed=0, scale=1.0):
     return unary, tuple(factors)
 
 
+@pytest.mark.slow
 def test_a_row_is_a_chain_and_a_column_a_variable_of_it():
     structure = graph.grid(1, 6, 3)
     unary, factors = potentials(structure)

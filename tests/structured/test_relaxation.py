@@ -30,6 +30,7 @@ def enumerated(structure):
     return jax.jit(lambda unary, factors: jnp.max(score(states, unary, factors)))
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("x64")
 @pytest.mark.parametrize("structure", [GRID, REGIONS], ids=["grid", "regions"])
 def test_bounds_scores_and_certificates_against_enumeration(structure):

@@ -110,6 +110,7 @@ def test_log_prob_is_the_enumerated_one():
     assert tree.log_prob(structure, states[0].at[3].set(7), unary, factors) == -jnp.inf
 
 
+@pytest.mark.slow
 def test_a_batch_is_its_examples():
     structure = SHAPES["random"]
     batch = [potentials(structure, seed=seed) for seed in range(3)]

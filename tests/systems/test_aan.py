@@ -130,6 +130,7 @@ def test_a_step_is_that_of_the_formulas(config):
         assert all(jax.tree.leaves(moved))
 
 
+@pytest.mark.slow
 def test_normalised_features_forget_what_all_images_share():
     config = CHOICES[1]
     state, images = problem(config)
