@@ -24,7 +24,7 @@ def pytest_addoption(parser):
         "--compile-fully",
         action="store_true",
         help="compile as users do; without it with little of the compiler's effort, for tests' "
-        "programs are many, small and run a few times, and cost a third so",
+        "programs are many, small and run a few times",
     )
 
 
