@@ -31,9 +31,8 @@ WORDS = ("abc", "abcd", "bcd", "abc", "cab", "dab", "bad", "cabbage", "dad", "ad
 
 @pytest.fixture(scope="module", autouse=True)
 def quick_compiles(tmp_path_factory):
-    """Compiling is nearly all that tiny runs do: do it less well, and each program once."""
+    """Compiling is nearly all that tiny runs do: compile each program once."""
     options = {
-        "jax_disable_most_optimizations": True,
         "jax_compilation_cache_dir": str(tmp_path_factory.mktemp("compiled")),
         "jax_persistent_cache_min_compile_time_secs": 0.5,
     }
