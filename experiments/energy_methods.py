@@ -49,14 +49,9 @@ def _network(config, hidden=None):
     """The inference network of the data set's kind."""
     data = structured_outputs.DATASETS[config.dataset]
     if data.are_images:
-        return segmentation.SegmentationNetwork(
-            data.num_classes,
-            config.channels,
-            config.skips,
-            config.dropout_rate,
-            config.group_size,
-            config.group_rows,
-        )
+        sizes = config.channels, config.skips, config.dropout_rate
+        groups = config.group_size, config.group_rows
+        return segmentation.SegmentationNetwork(*sizes, *groups, data.num_classes)
     hidden = (config.hidden,) if hidden is None else hidden
     return multi_label.LabelNetwork(
         data.y_shape[0], hidden, config.dropout_rate, config.initial_logit
@@ -66,14 +61,9 @@ def _network(config, hidden=None):
 def _value(config):
     """The value network of the data set's kind."""
     if structured_outputs.DATASETS[config.dataset].are_images:
-        return segmentation.SegmentationValue(
-            config.value_channels,
-            config.skips,
-            config.value_dropout_rate,
-            config.group_size,
-            config.group_rows,
-            config.energy,
-        )
+        sizes = config.value_channels, config.skips, config.value_dropout_rate
+        groups = config.group_size, config.group_rows
+        return segmentation.SegmentationValue(*sizes, *groups, config.energy)
     num_labels = structured_outputs.DATASETS[config.dataset].y_shape[0]
     return multi_label.LabelValue(
         num_labels, (config.value_hidden,), config.num_interactions, config.value_dropout_rate

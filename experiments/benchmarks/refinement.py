@@ -61,7 +61,7 @@ def cases() -> list[Case]:
         ),
         case(
             "masks of 32 x 32, 24 channels, batch 16",
-            segmentation.SegmentationNetwork(0, CHANNELS),
+            segmentation.SegmentationNetwork(CHANNELS),
             segmentation.SegmentationValue(CHANNELS),
             *(16, (SIDE, SIDE, 3), (SIDE, SIDE), "iou", True),
         ),

@@ -13,31 +13,38 @@ ENERGIES = ("scores", "overlap", "pixels")
 _SMALLEST, _LEAST = 1e-2, 1e-6
 
 
-class FullyConvolutional(nn.Module):
+class _Convolutions(nn.Module):
+    channels: Sequence[int] = (64, 128, 128)
+    skips: bool = True
+    dropout_rate: float = 0.0
+    group_size: int = 0
+    group_rows: bool = False
+
+    def _network(self, num_outputs):
+        sizes = self.channels, self.skips, self.dropout_rate
+        return FullyConvolutional(*sizes, self.group_size, self.group_rows, num_outputs)
+
+
+class FullyConvolutional(_Convolutions):
     """Three 5x5 convolutions, of which two halve the image, and two deconvolutions that double it.
 
     A 3x3 convolution of a halved image sees 6x6 pixels at a step of 2, so one of 5x5 with stride 2
     is a case of it. Deconvolutions are of 4x4. A last 3x3 convolution makes the outputs.
 
     Attributes:
-      num_outputs: channels of the result.
       channels: of the three convolutions.
       skips: whether a deconvolution also sees what had its size before (the paper does not say).
       dropout_rate: of the smallest image in training, in [0, 1).
       group_size: so many channels at a time are normalised over the image (group normalisation),
         after each layer but the last; 0 for none, as the paper has it.
       group_rows: whether they are so over each row of pixels by itself.
+      num_outputs: channels of the result.
 
     Reference: Pan et al., "Adversarial Localized Energy Network for Structured Prediction",
     Binary Image Segmentation.
     """
 
-    num_outputs: int
-    channels: Sequence[int] = (64, 128, 128)
-    skips: bool = True
-    dropout_rate: float = 0.0
-    group_size: int = 0
-    group_rows: bool = False
+    num_outputs: int = 1
 
     @nn.compact
     def __call__(
@@ -69,39 +76,26 @@ class FullyConvolutional(nn.Module):
         return nn.relu(x)
 
 
-class SegmentationNetwork(nn.Module):
+class SegmentationNetwork(_Convolutions):
     """The logits of a mask, or of the classes of every pixel, from an image.
 
     Attributes:
-      num_classes: L, or 0 for a mask.
       channels, skips, dropout_rate, group_size, group_rows: see :class:`FullyConvolutional`.
+      num_classes: L, or 0 for a mask.
     """
 
     num_classes: int = 0
-    channels: Sequence[int] = (64, 128, 128)
-    skips: bool = True
-    dropout_rate: float = 0.0
-    group_size: int = 0
-    group_rows: bool = False
 
     @nn.compact
     def __call__(
         self, x: Float[Array, "H W K"], *, deterministic: bool = True
     ) -> Float[Array, "..."]:
         """Logits [H, W], or [H, W, L]."""
-        network = FullyConvolutional(
-            self.num_classes or 1,
-            self.channels,
-            self.skips,
-            self.dropout_rate,
-            self.group_size,
-            self.group_rows,
-        )
-        logits = network(x, deterministic=deterministic)
+        logits = self._network(self.num_classes or 1)(x, deterministic=deterministic)
         return logits if self.num_classes else logits[..., 0]
 
 
-class SegmentationValue(nn.Module):
+class SegmentationValue(_Convolutions):
     r"""The value of a (relaxed) mask, or of classes, for an image, by a matrix of scores S(x, y).
 
     It is their mean; or how well y overlaps the mask r(x, y) that they are the logits of, as the
@@ -120,11 +114,6 @@ class SegmentationValue(nn.Module):
       energy: ``"scores"``, ``"overlap"`` or ``"pixels"``.
     """
 
-    channels: Sequence[int] = (64, 128, 128)
-    skips: bool = True
-    dropout_rate: float = 0.0
-    group_size: int = 0
-    group_rows: bool = False
     energy: str = "scores"
 
     @nn.compact
@@ -140,15 +129,8 @@ class SegmentationValue(nn.Module):
             raise ValueError(f"energy must be one of {', '.join(ENERGIES)}, got {self.energy!r}")
         y = (y if y.ndim == x.ndim else y[..., None]).astype(x.dtype)
         num_scores = 1 if self.energy == "scores" else y.shape[-1]
-        network = FullyConvolutional(
-            num_scores,
-            self.channels,
-            self.skips,
-            self.dropout_rate,
-            self.group_size,
-            self.group_rows,
-        )
-        scores = network(jnp.concatenate([x, 2 * y - 1], axis=-1), deterministic=deterministic)
+        x_and_y = jnp.concatenate([x, 2 * y - 1], axis=-1)
+        scores = self._network(num_scores)(x_and_y, deterministic=deterministic)
         if self.energy == "scores":
             return jnp.mean(scores)
         mask = nn.sigmoid(scores) if num_scores == 1 else nn.softmax(scores)

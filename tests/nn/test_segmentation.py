@@ -14,7 +14,7 @@ IMAGE = jax.random.normal(KEY, (16, 12, 3))
 @pytest.mark.parametrize("skips", [True, False])
 @pytest.mark.parametrize(("num_classes", "shape"), [(0, (16, 12)), (3, (16, 12, 3))])
 def test_every_pixel_gets_logits(num_classes, shape, skips):
-    network = segmentation.SegmentationNetwork(num_classes, (4, 5, 6), skips, 0.5)
+    network = segmentation.SegmentationNetwork((4, 5, 6), skips, 0.5, num_classes=num_classes)
     params = network.init(KEY, IMAGE)
     logits = network.apply(params, IMAGE)
     assert logits.shape == shape
@@ -26,7 +26,7 @@ def test_groups_of_channels_are_normalised():
     """Logits then do not depend on the contrast of the photograph, but for the bias of a layer."""
     logits = {}
     for size in (0, 2):
-        network = segmentation.SegmentationNetwork(0, (4, 6, 6), group_size=size)
+        network = segmentation.SegmentationNetwork((4, 6, 6), group_size=size)
         params = network.init(KEY, IMAGE)
         logits[size] = [network.apply(params, scale * IMAGE) for scale in (1.0, 8.0)]
     np.testing.assert_allclose(*logits[2], rtol=1e-3, atol=1e-4)
@@ -36,7 +36,7 @@ def test_groups_of_channels_are_normalised():
 @pytest.mark.parametrize(("by_rows", "axes"), [(False, (0, 1, 3)), (True, (1, 3))])
 def test_what_is_normalised_together(by_rows, axes):
     """The first norm's output has mean 0 and variance 1 in each group of channels."""
-    network = segmentation.FullyConvolutional(1, (4, 6, 6), group_size=2, group_rows=by_rows)
+    network = segmentation.FullyConvolutional((4, 6, 6), group_size=2, group_rows=by_rows)
     params = network.init(KEY, IMAGE)
     _, found = network.apply(params, IMAGE, capture_intermediates=True)
     (image,) = found["intermediates"]["GroupNorm_0"]["__call__"]
@@ -49,7 +49,7 @@ def test_what_is_normalised_together(by_rows, axes):
 
 def test_sides_that_cannot_be_halved_twice_are_named():
     with pytest.raises(ValueError, match=r"sides divisible by 4, got \(30, 32, 3\)"):
-        segmentation.SegmentationNetwork(0, (4, 5, 6)).init(KEY, jnp.ones((30, 32, 3)))
+        segmentation.SegmentationNetwork((4, 5, 6)).init(KEY, jnp.ones((30, 32, 3)))
 
 
 @pytest.mark.parametrize("shape", [(16, 12), (16, 12, 3)])
@@ -57,7 +57,7 @@ def test_a_value_is_the_mean_of_a_matrix_of_scores(shape):
     value = segmentation.SegmentationValue((4, 5, 6))
     y = jax.random.uniform(KEY, shape)
     params = value.init(KEY, IMAGE, y)
-    trunk = segmentation.FullyConvolutional(1, (4, 5, 6))
+    trunk = segmentation.FullyConvolutional((4, 5, 6))
     inner = {"params": params["params"]["FullyConvolutional_0"]}
     stacked = jnp.concatenate([IMAGE, (2 * y - 1).reshape(16, 12, -1)], axis=-1)
     scores = trunk.apply(inner, stacked)
@@ -71,7 +71,7 @@ def test_a_value_is_how_well_an_output_overlaps_the_mask_of_its_scores(shape):
     value = segmentation.SegmentationValue((4, 5, 6), energy="overlap")
     y = jax.random.uniform(KEY, shape)
     params = value.init(KEY, IMAGE, y)
-    trunk = segmentation.FullyConvolutional(1 if len(shape) == 2 else 3, (4, 5, 6))
+    trunk = segmentation.FullyConvolutional((4, 5, 6), num_outputs=1 if len(shape) == 2 else 3)
     inner = {"params": params["params"]["FullyConvolutional_0"]}
     columns = y.reshape(16, 12, -1)
     scores = trunk.apply(inner, jnp.concatenate([IMAGE, 2 * columns - 1], axis=-1))
@@ -88,7 +88,7 @@ def test_a_value_of_every_pixel_is_how_likely_its_label_is_by_the_scores(shape):
     y = jax.nn.softmax(jax.random.normal(KEY, (16, 12, 3)))
     y = y if len(shape) == 3 else y[..., 0]
     params = value.init(KEY, IMAGE, y)
-    trunk = segmentation.FullyConvolutional(1 if len(shape) == 2 else 3, (4, 5, 6))
+    trunk = segmentation.FullyConvolutional((4, 5, 6), num_outputs=1 if len(shape) == 2 else 3)
     inner = {"params": params["params"]["FullyConvolutional_0"]}
     scores = trunk.apply(inner, jnp.concatenate([IMAGE, (2 * y - 1).reshape(16, 12, -1)], axis=-1))
     if len(shape) == 2:
