@@ -7,7 +7,8 @@ Relaxed oracle values of one pair, for outputs in [0, 1] (differentiable, JAX):
           \mathrm{IOU} = \frac{y \cap y^*}{y \cup y^*}
 
 and numbers of whole sets of predictions (numpy). Where both sets are empty they are equal: the
-value is 1.
+value is 1. Where y_i = y*_i is 0 or 1 the relaxed values have a kink; their derivative is then that
+into the box [0, 1], so that an ascent may start from the true output.
 
 Reference: Pan et al., "Adversarial Localized Energy Network for Structured Prediction", Equations 8
 to 10; Gygli, Norouzi and Angelova, "Deep Value Networks ..." (2017).
@@ -39,10 +40,8 @@ def variable_f1(y: Output, true: Output, *, classes: bool = False) -> Output:
     ``1 - |y - y*|`` of binary variables, whose two classes have y and 1 - y; or, with ``classes``
     along the last axis, ``sum_l min(y_l, y*_l)``. ValueError for other shapes.
     """
-    _check_shapes(y, true)
-    if classes:
-        return jnp.sum(jnp.minimum(y, true), axis=-1)
-    return 1 - jnp.abs(y - true)
+    both, either = _minimum_and_maximum(y, true)
+    return jnp.sum(both, axis=-1) if classes else 1 - (either - both)
 
 
 def example_f1(predicted: Bool[np.ndarray, "M L"], true: Bool[np.ndarray, "M L"]) -> float:
@@ -142,8 +141,16 @@ def superpixel_accuracy(
 
 
 def _intersection_and_union(y, true):
+    both, either = _minimum_and_maximum(y, true)
+    return jnp.sum(both), jnp.sum(either)
+
+
+def _minimum_and_maximum(y, true):
+    """Of each entry; where they are equal, with the derivative into the box [0, 1]."""
     _check_shapes(y, true)
-    return jnp.sum(jnp.minimum(y, true)), jnp.sum(jnp.maximum(y, true))
+    both = jnp.where((y < true) | ((y == true) & (true > 0)), y, true)
+    either = jnp.where((y > true) | ((y == true) & (true < 1)), y, true)
+    return both, either
 
 
 def _ratio(part, whole):

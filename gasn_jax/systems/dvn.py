@@ -20,6 +20,7 @@ from typing import Any, NamedTuple
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from jaxtyping import Array, Float, Key, PyTree
 
@@ -44,8 +45,8 @@ class DVNConfig:
     outputs: RelaxedOutputs = RelaxedOutputs()
     # The ascents in training.
     ascent: gradient_inference.Ascent = gradient_inference.Ascent(step_size=0.5)
-    # Shares of the minibatch that are true outputs and adversarial ones, at least one where a share
-    # is not 0; the others are inferred.
+    # Shares of the minibatch that are true outputs and adversarial ones; the others are inferred.
+    # At least one output is of each kind whose share is not 0.
     true_share: float = 0.25
     adversarial_share: float = 0.25
     # Adam's learning rate, and the factor of decoupled weight decay.
@@ -99,6 +100,9 @@ def train_step(
     Returns:
       The state after the step, and metrics: the loss, and the mean value and oracle's value of the
       minibatch's outputs.
+
+    Raises:
+      ValueError: at trace time, for fewer examples than kinds of outputs.
     """
     taught = _taught(config, state, x, y)
 
@@ -130,9 +134,7 @@ def predict(
 
 def _taught(config, state, x, y):
     """The outputs of a step, [m, ...]: true, adversarial and inferred ones."""
-    shares = config.true_share, config.adversarial_share
-    num_true, num_adversarial = (max(round(share * len(y)), share > 0) for share in shares)
-    num_true = min(num_true, len(y) - num_adversarial)  # rounding may have filled it
+    num_true, num_adversarial = _counts(config, len(y))
     last = num_true + num_adversarial
 
     def ascend(value_fn, start):
@@ -153,6 +155,19 @@ def _taught(config, state, x, y):
         if len(y[part]):
             parts.append(jax.vmap(make)(x[part], y[part]))
     return jnp.concatenate(parts)
+
+
+def _counts(config, num_outputs):
+    """How many outputs of a minibatch are true and adversarial."""
+    shares = config.true_share, config.adversarial_share
+    counts = [max(round(share * num_outputs), share > 0) for share in shares]
+    num_inferred = int(sum(shares) < 1)  # at least
+    num_kinds = sum(share > 0 for share in shares) + num_inferred
+    if num_outputs < num_kinds:
+        raise ValueError(f"y must have {num_kinds} outputs or more, got {num_outputs}")
+    while sum(counts) + num_inferred > num_outputs:  # rounding has filled it
+        counts[np.argmax(counts)] -= 1
+    return counts
 
 
 def _optimizer(config):

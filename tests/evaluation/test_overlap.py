@@ -59,6 +59,20 @@ def test_the_f1_of_a_variable_is_that_of_its_classes(x64):
     np.testing.assert_allclose(overlap.variable_f1(y, true[:, 1]), wanted, rtol=1e-12)
 
 
+@pytest.mark.parametrize("value", [overlap.f1, overlap.iou, overlap.variable_f1])
+def test_at_the_true_output_the_derivative_is_that_into_the_box(x64, value):
+    true = jnp.array([0.0, 0.0, 1.0, 1.0, 1.0])
+    inward = 1 - 2 * true
+    moved = [jnp.sum(value(true.at[i].add(1e-7 * inward[i]), true)) for i in range(5)]
+    wanted = (jnp.stack(moved) - jnp.sum(value(true, true))) / (1e-7 * inward)
+    assert np.all(wanted * inward < 0)
+    got = jax.grad(lambda y: jnp.sum(value(y, true)))(true)
+    np.testing.assert_allclose(got, wanted, rtol=1e-6)
+    classes = jnp.eye(3)[jnp.array([0, 2])]
+    got = jax.grad(lambda y: jnp.sum(overlap.variable_f1(y, classes, classes=True)))(classes)
+    np.testing.assert_array_equal(got, classes)
+
+
 def test_the_best_threshold_is_the_best_of_the_candidates():
     scores = np.where(TRUE, 0.3, 0.1)
     candidates = np.array([0.05, 0.2, 0.25, 0.5])

@@ -21,7 +21,7 @@ step = jax.jit(dvn.train_step, static_argnums=0)
 
 
 def f1(y, true):
-    both, either = jnp.minimum(y, true).sum(), jnp.maximum(y, true).sum()
+    both, either = (y * true).sum(), (y + true - y * true).sum()  # for true ones of 0 and 1
     return jnp.where(either > 0, 2 * both / jnp.where(either > 0, both + either, 1), 1.0)
 
 
@@ -49,6 +49,7 @@ def climb(fn, y):
         ((0.0, 0.0), 0, 0),
         ((0.01, 0.05), 1, 2),  # the least that a share other than 0 comes to is one output
         ((0.95, 0.05), 7, 8),
+        ((0.45, 0.5), 3, 7),  # and one is inferred
     ],
 )
 def test_a_step_is_that_of_the_formulas(shares, first, second):
@@ -75,6 +76,13 @@ def test_a_step_is_that_of_the_formulas(shares, first, second):
         after.optimizer[0].mu,
         jax.grad(loss)(state.value),
     )
+
+
+def test_a_minibatch_holds_every_kind_of_output():
+    state = dvn.init(CONFIG, KEY, X[0], Y[0])
+    step(CONFIG, state, X[:3], Y[:3], KEY)
+    with pytest.raises(ValueError, match="y must have 3 outputs or more, got 2"):
+        step(CONFIG, state, X[:2], Y[:2], KEY)
 
 
 def test_a_prediction_is_the_ascent_from_its_start():
