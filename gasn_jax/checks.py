@@ -2,6 +2,9 @@
 
 from typing import Any
 
+import jax.numpy as jnp
+from jaxtyping import Array, Int
+
 
 def require(ok: Any, name: str, wanted: str, got: Any, error: type[Exception] = ValueError) -> None:
     """Returns nothing if ``ok``; meant for the ``__post_init__`` of a config.
@@ -19,3 +22,17 @@ def require(ok: Any, name: str, wanted: str, got: Any, error: type[Exception] = 
     """
     if not ok:
         raise error(f"{name}: wanted {wanted}, got {got!r}")
+
+
+def integers(name: str, value: Any, shape: tuple[int, ...]) -> Int[Array, "..."]:
+    """``value`` as an array of 32 bits or more, since limits wrap around in narrower integers.
+
+    Raises:
+      ValueError: at trace time, if it has another shape or holds no integers.
+    """
+    value = jnp.asarray(value)
+    if value.shape != shape:
+        raise ValueError(f"{name} must have shape {shape}, got {value.shape}")
+    if not jnp.issubdtype(value.dtype, jnp.integer):
+        raise ValueError(f"{name} must be integers, got {value.dtype}")
+    return value.astype(jnp.int32) if value.dtype.itemsize < 4 else value

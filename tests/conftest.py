@@ -1,6 +1,5 @@
 """Settings of all tests. Warnings are errors by pyproject.toml."""
 
-import importlib.metadata
 import os
 
 os.environ["MPLBACKEND"] = "Agg"  # before anything imports matplotlib: tests have no display
@@ -8,6 +7,8 @@ os.environ["MPLBACKEND"] = "Agg"  # before anything imports matplotlib: tests ha
 import hypothesis  # noqa: E402
 import jax  # noqa: E402
 import pytest  # noqa: E402
+
+from tests.compiling import LIGHT_FLAGS  # noqa: E402
 
 pytest.register_assert_rewrite("tests.laws")
 
@@ -32,11 +33,7 @@ def pytest_configure(config):
     if config.getoption("compile_fully"):
         return
     jax.config.update("jax_disable_most_optimizations", True)
-    # XLA's older way of compiling fusions is the faster one. jaxlib 0.11 no longer has it, and
-    # does not start with a flag that it does not know.
-    if tuple(map(int, importlib.metadata.version("jaxlib").split(".")[:2])) < (0, 11):
-        flags = "--xla_cpu_use_fusion_emitters=false", os.environ.get("XLA_FLAGS", "")
-        os.environ["XLA_FLAGS"] = " ".join(flags)
+    os.environ["XLA_FLAGS"] = f"{LIGHT_FLAGS} {os.environ.get('XLA_FLAGS', '')}"
 
 
 @pytest.fixture

@@ -14,10 +14,10 @@ Every function takes one chain; batch with ``jax.vmap`` and compile with ``jax.j
 * ``length``: how many leading variables are in use, 1..N, an int or a scalar array; None means N.
   What lies beyond is padding: its potentials are ignored, its marginals are zero, its states -1.
 
-Floating-point dtypes follow the potentials. Wrong shapes, a ``length`` that is no integer, a Python
-``length`` outside 1..N and a Python ``temperature`` <= 0 raise ``ValueError`` when the function is
-called or traced; a traced ``temperature`` is not checked, and a traced ``length`` outside 1..N
-counts as the nearest in it.
+Floating-point dtypes follow the potentials. Wrong shapes, a ``length`` or states that are no
+integers, a Python ``length`` outside 1..N and a Python ``temperature`` <= 0 raise ``ValueError``
+when the function is called or traced; a traced ``temperature`` is not checked, and a traced
+``length`` outside 1..N counts as the nearest in it.
 
 Reference: London and Schwing, "Generative Adversarial Structured Networks", Equations 2, 4, 8-12
 and Algorithm 1. The recursions are in :mod:`gasn_jax.structured.markov`.
@@ -32,7 +32,7 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float, Int, Key
 
-from gasn_jax import numerics
+from gasn_jax import checks, numerics
 from gasn_jax.structured import markov, max_product
 
 Length = int | Int[Array, ""] | None
@@ -84,7 +84,7 @@ def score(
     """
     unary, pairwise, length = _prepare(unary, pairwise, 1.0, length)
     num_variables, num_states = unary.shape
-    _check_shape("states", states, (num_variables,))
+    states = checks.integers("states", states, (num_variables,))
     safe = jnp.clip(states, 0, num_states - 1)
     node = jnp.take_along_axis(unary, safe[:, None], axis=1)[:, 0]
     edge = pairwise[jnp.arange(num_variables - 1), safe[:-1], safe[1:]]
@@ -296,6 +296,7 @@ def log_prob(
       so nothing cancels when scores are large.
     """
     unary, pairwise, length = _prepare(unary, pairwise, temperature, length)
+    states = checks.integers("states", states, unary.shape[:1])
     possible = score(states, unary, pairwise, length=length) != -jnp.inf
     safe = jnp.where(possible, jnp.clip(states, 0, unary.shape[1] - 1), 0)
     return jnp.where(possible, markov.log_prob(unary, pairwise, safe, length), -jnp.inf)
@@ -389,7 +390,7 @@ def _prepare(unary, pairwise, temperature, length):
     unary, pairwise = unary.astype(dtype), pairwise.astype(dtype)
     if length is not None:
         # Whatever stands in the padding, NaN too, must not reach a derivative.
-        length = jnp.clip(jnp.asarray(length), 1, num_variables)
+        length = jnp.clip(checks.integers("length", length, ()), 1, num_variables)
         position = jnp.arange(num_variables)
         unary = jnp.where((position < length)[:, None], unary, 0.0)
         pairwise = jnp.where((position[1:] < length)[:, None, None], pairwise, 0.0)

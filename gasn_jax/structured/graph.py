@@ -31,6 +31,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, ArrayLike, Bool, Float, Int
 
+from gasn_jax import checks
+
 Factors = tuple[Float[Array, "F *L"], ...]
 
 _ARITIES = range(2, 5)
@@ -209,12 +211,11 @@ def score(
       0..L-1. O(N + number of factors).
 
     Raises:
-      ValueError: at trace time, for shapes that are not the graph's.
+      ValueError: at trace time, for shapes that are not the graph's, and for states that are no
+        integers.
     """
     check_shapes(graph, unary, factors)
-    states = jnp.asarray(states)
-    if states.shape != (graph.num_variables,):
-        raise ValueError(f"states must have shape ({graph.num_variables},), got {states.shape}")
+    states = checks.integers("states", states, (graph.num_variables,))
     safe = jnp.clip(states, 0, graph.num_states - 1)
     terms = [jnp.take_along_axis(jnp.asarray(unary), safe[:, None], axis=1)[:, 0]]
     for rows, table in zip(graph.factors, factors, strict=True):

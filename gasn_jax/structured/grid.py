@@ -27,7 +27,7 @@ import numpy as np
 from jax import lax
 from jaxtyping import Array, Float, Int, Key
 
-from gasn_jax import numerics
+from gasn_jax import checks, numerics
 from gasn_jax.structured import graph as graphs
 from gasn_jax.structured import markov
 
@@ -136,12 +136,11 @@ def log_prob(
 
     A sum of conditional log-probabilities, so nothing cancels when scores are large.
     """
+    states = checks.integers("states", states, (graph.num_variables,))
     possible = graphs.score(graph, states, unary, factors) != -jnp.inf
     scores = _scores(graph, height, unary, factors, temperature)
     _, log_transition = _transitions(scores)
-    states = jnp.where(possible, jnp.clip(jnp.asarray(states), 0, graph.num_states - 1), 0)[
-        scores.order
-    ]
+    states = jnp.where(possible, jnp.clip(states, 0, graph.num_states - 1), 0)[scores.order]
 
     def step(last, inputs):
         log_transition, state = inputs

@@ -12,7 +12,7 @@ import numpy as np
 from jax import lax
 from jaxtyping import Array, Bool, Float, Int, Key
 
-from gasn_jax import numerics
+from gasn_jax import checks, numerics
 from gasn_jax.structured import graph as graphs
 from gasn_jax.structured import schedule as schedules
 
@@ -98,11 +98,7 @@ def iterated_conditional_modes(
 
 
 def _checked(graph, states):
-    states = jnp.asarray(states)
-    wanted = (graph.num_variables,)
-    if states.shape != wanted or not jnp.issubdtype(states.dtype, jnp.integer):
-        raise ValueError(f"states must be integers {wanted}, got {states.dtype} {states.shape}")
-    return states.astype(jnp.int32)
+    return checks.integers("states", states, (graph.num_variables,)).astype(jnp.int32)
 
 
 def _sweep(

@@ -23,7 +23,7 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float, Int, Key
 
-from gasn_jax import numerics
+from gasn_jax import checks, numerics
 from gasn_jax.structured import forest
 from gasn_jax.structured import graph as graphs
 
@@ -137,10 +137,11 @@ def log_prob(
 
     A sum of conditional log-probabilities, so nothing cancels when scores are large.
     """
+    states = checks.integers("states", states, (graph.num_variables,))
     possible = graphs.score(graph, states, unary, factors) != -jnp.inf
     plan, unary, tables = _prepare(graph, unary, factors, temperature)
     result = _infer(graph, unary, tables)
-    safe = jnp.where(possible, jnp.clip(jnp.asarray(states), 0, graph.num_states - 1), 0)
+    safe = jnp.where(possible, jnp.clip(states, 0, graph.num_states - 1), 0)
     initial = jnp.take_along_axis(result.log_initial, safe[plan.roots][:, None], axis=1)
     edges = jnp.arange(len(plan.position))
     steps = result.log_transition[edges, safe[plan.parent], safe[plan.child]]

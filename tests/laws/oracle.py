@@ -143,15 +143,21 @@ class Chains:
         """KL(self || other), [B]; ``other`` has the same lengths."""
 
         def divergence(p, log_p, scores, log_z, phi, t, flat_q):
-            scaled = total_scores(flat_q, phi) / t
-            top = scaled.max(axis=1, keepdims=True)
-            top = np.where(np.isneginf(top), 0.0, top)
-            total = np.exp(scaled - top).sum(axis=1, keepdims=True)
-            log_q = scaled - np.log(np.where(total > 0, total, 1.0)) - top
-            gap = np.where(p > 0, log_p, 0.0) - np.where(p > 0, log_q, 0.0)
-            return _product(p, gap).sum(axis=1)
+            return _product(p, _log_ratio(p, log_p, phi, t, flat_q)).sum(axis=1)
 
         return self._each(divergence, other.flat)
+
+    def kl_gradient(self, other):
+        """d KL(self || other) / d potentials of self = Cov(phi, log p - log q) / temperature.
+
+        NaN where the divergence is infinite.
+        """
+
+        def gradient(p, log_p, scores, log_z, phi, t, flat_q):
+            with np.errstate(invalid="ignore"):
+                return _covariances(p, phi, _log_ratio(p, log_p, phi, t, flat_q)) / t
+
+        return self._each(gradient, other.flat)
 
     def best_scores(self, k):
         """The k best scores at temperature 1, descending, filled up with ``-inf``, [B, k]."""
@@ -183,6 +189,16 @@ def _centred(p, statistic):
 def _covariances(p, phi, statistic):
     """Covariance of each feature with a statistic [B, S] of the sequences, [B, D]."""
     return (p * _centred(p, statistic)) @ phi
+
+
+def _log_ratio(p, log_p, phi, t, flat_q):
+    """log p - log q of the sequences [B, S]; 0 where p is."""
+    scaled = total_scores(flat_q, phi) / t
+    top = scaled.max(axis=1, keepdims=True)
+    top = np.where(np.isneginf(top), 0.0, top)
+    total = np.exp(scaled - top).sum(axis=1, keepdims=True)
+    log_q = scaled - np.log(np.where(total > 0, total, 1.0)) - top
+    return np.where(p > 0, log_p, 0.0) - np.where(p > 0, log_q, 0.0)
 
 
 def _product(p, log_q):

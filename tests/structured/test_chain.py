@@ -274,6 +274,30 @@ def test_more_wrong_arguments():
     for function in (chain.score, chain.log_prob):
         with pytest.raises(ValueError, match=r"states must have shape \(3,\), got \(2,\)"):
             function(np.zeros(2, np.int32), unary, pairwise)
+        with pytest.raises(ValueError, match="states must be integers, got float32"):
+            function(np.zeros(3, np.float32), unary, pairwise)
+        with jax.enable_x64(True):
+            assert function([0, 1, 0], unary, pairwise) == function(
+                np.array([0, 1, 0]), unary, pairwise
+            )
+
+
+@pytest.mark.parametrize("dtype", ["int8", "uint8"])
+def test_lengths_and_states_may_be_of_narrow_integers(dtype):
+    """Of which the number of variables, 300, and of states, 260, are out of range."""
+    rng = np.random.default_rng(0)
+    unary, pairwise = rng.normal(size=(300, 2)), rng.normal(size=(299, 2, 2))
+    wanted = chain.marginals(unary, pairwise, length=100)
+    for run in (chain.marginals, jax.jit(chain.marginals)):
+        for array in (np, jnp):
+            got = run(unary, pairwise, length=array.asarray(100, dtype))
+            np.testing.assert_allclose(got.unary, wanted.unary, atol=1e-6)
+    unary, pairwise = rng.normal(size=(3, 260)), rng.normal(size=(2, 260, 260))
+    states = np.array([5, 100, 3])
+    for function in (chain.score, chain.log_prob):
+        got = function(states.astype(dtype), unary, pairwise)
+        np.testing.assert_array_equal(got, function(states, unary, pairwise))
+        assert np.isfinite(got)
 
 
 @pytest.mark.parametrize(

@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 
 from gasn_jax.structured import chain, markov
+from tests.compiling import FULLY
 
 
-@jax.jit
+@functools.partial(jax.jit, compiler_options=FULLY)
 @jax.vmap
 def values_and_gradients(unary, pairwise, temperature, w_unary, w_pairwise):
     def value(unary, pairwise):
@@ -216,8 +217,8 @@ def _temporary_bytes(infer, num_variables):
 
     shapes = (batch, num_variables, num_states), (batch, num_variables - 1, num_states, num_states)
     arguments = [jax.ShapeDtypeStruct(s, jnp.float32) for s in shapes]
-    compiled = jax.jit(jax.vmap(jax.grad(value, argnums=(0, 1)))).lower(*arguments).compile()
-    return compiled.memory_analysis().temp_size_in_bytes
+    lowered = jax.jit(jax.vmap(jax.grad(value, argnums=(0, 1)))).lower(*arguments)
+    return lowered.compile(FULLY).memory_analysis().temp_size_in_bytes
 
 
 @pytest.mark.slow

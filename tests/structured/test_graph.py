@@ -207,6 +207,8 @@ def test_wrong_shapes_and_values_are_named():
         graph.score(structure, states, unary, factors[:1])
     with pytest.raises(ValueError, match=r"states must have shape \(4,\), got \(3,\)"):
         graph.score(structure, states[:3], unary, factors)
+    with pytest.raises(ValueError, match="states must be integers, got bool"):
+        graph.score(structure, states == 0, unary, factors)
     with pytest.raises(ValueError, match=r"got nan for variable 2, states \(1,\)"):
         graph.check_values(structure, unary.at[2, 1].set(jnp.nan), factors)
     broken = factors[1].at[1, 2, 0, 1].set(jnp.inf)

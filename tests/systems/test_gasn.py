@@ -13,6 +13,7 @@ import pytest
 from gasn_jax.learning import adversarial
 from gasn_jax.structured import belief_propagation, chain, engine, graph
 from gasn_jax.systems import gasn
+from tests.compiling import FULLY
 
 N, L, M = 4, 3, 6
 KEY = jax.random.key(7)
@@ -39,8 +40,6 @@ STRAIGHT_THROUGH = dataclasses.replace(VARIED, discriminator_input="straight_thr
 DTYPES = (np.float32, np.float64)
 TOLERANCE = {np.float32: 1e-5, np.float64: 1e-10}
 
-# The step against the paper's formulas is compiled as users compile it; all others lightly.
-FULLY = {"xla_backend_optimization_level": 3, "xla_llvm_disable_expensive_passes": False}
 step = jax.jit(gasn.train_step, static_argnums=0)
 generate = jax.jit(gasn._generate, static_argnums=0)
 sample = jax.jit(gasn.sample, static_argnums=0, static_argnames="mode")
