@@ -349,10 +349,9 @@ def _read_input(config, path):
         if x.dtype != np.uint8:
             raise locate.DataError(f"{path}: {name}: wanted uint8, got {x.dtype}")
         return structured_outputs.scaled(x)
-    x = x.astype(np.float32)
-    if not np.all(np.isfinite(x)):
-        raise locate.DataError(f"{path}: {name}: wanted finite numbers")
-    return x
+    if not np.all(np.abs(x) <= np.finfo(np.float32).max):
+        raise locate.DataError(f"{path}: {name}: wanted finite numbers of float32's range")
+    return x.astype(np.float32)
 
 
 def _networks(system):

@@ -27,6 +27,7 @@ import errno
 import inspect
 import logging
 import re
+import signal
 import sys
 import typing
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -41,13 +42,13 @@ from gasn_jax.training.errors import RunError
 
 Config = TypeVar("Config")
 
-_BAD_FLAG, _BAD_WORKDIR, _CTRL_C = 2, 4, 130
+_BAD_FLAG, _BAD_WORKDIR, _CTRL_C, _TERMINATED = 2, 4, 130, 143
 _DISK_ERRNOS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM)
 # What a path is where another kind was meant.
 _KIND_ERRNOS = (errno.EISDIR, errno.ENOTDIR, errno.EEXIST)
 _HELP = {"--help", "-help", "-h", "--helpshort", "--helpfull"}
 _OVERRIDE = re.compile(r"--?(?:no)?config\.([^=]*)")
-_MODE = re.compile(r"--?mode=(.*)")
+_MODE = re.compile(r"--?mode(=|$)")
 _ILLEGAL_VALUE = re.compile(r"flag --config\.([\w.]+)=(.*?): ", re.DOTALL)
 
 
@@ -78,6 +79,7 @@ def run(
         dataclasses.
       modes: what `--mode=NAME` does instead.
     """
+    signal.signal(signal.SIGTERM, _terminate)
     app.run(
         lambda parsed: _exit_code(*parsed),
         flags_parser=lambda argv: _parse_command(argv, main_fn, default, modes or {}),
@@ -116,9 +118,7 @@ def _parse_command(
     modes: Mapping[str, Mode],
 ) -> tuple[Callable[[Config, str], Any], Config, str]:
     """What to call, and its config and workdir; exits on `--help` and on anything unusable."""
-    asked = [argument for argument in argv if modes and _MODE.match(argument)]
-    name = asked[-1].partition("=")[2] if asked else "train"
-    argv = [argument for argument in argv if argument not in asked]
+    name, argv = _take_mode(argv) if modes else ("train", argv)
     if name not in ("train", *modes):
         wanted = " or ".join(["train", *modes])
         sys.exit(_say(f"--mode: wanted {wanted}, got {name!r}", _BAD_FLAG))
@@ -128,6 +128,18 @@ def _parse_command(
     if name == "train":
         return main_fn, *_parse(argv, default)
     return _parse_mode(argv, default, name, modes[name])
+
+
+def _take_mode(argv):
+    """The last mode that is asked for, and the other arguments."""
+    name, rest = "train", list(argv)
+    while found := [i for i, argument in enumerate(rest) if _MODE.match(argument)]:
+        flag, equals, name = rest.pop(found[0]).partition("=")
+        if not equals:  # the value is an argument of its own
+            if found[0] == len(rest):
+                sys.exit(_say(f"missing value of {flag}", _BAD_FLAG))
+            name = rest.pop(found[0])
+    return name, rest
 
 
 def _parse_mode(argv, default, name, mode):
@@ -168,6 +180,14 @@ def _parse_flags(argv):
     return workdir.value
 
 
+class _Terminated(BaseException):
+    """SIGTERM has come where no training notes it."""
+
+
+def _terminate(*_: Any) -> NoReturn:
+    raise _Terminated
+
+
 def _exit_code(main_fn: Callable[[Config, str], Any], config: Config, workdir: str) -> int:
     # Else JAX tells at INFO of every kind of device that is not there.
     logging.getLogger("jax").setLevel(logging.WARNING)
@@ -177,6 +197,8 @@ def _exit_code(main_fn: Callable[[Config, str], Any], config: Config, workdir: s
         return _say(error, error.exit_code)
     except KeyboardInterrupt:
         return _say("interrupted outside training", _CTRL_C)
+    except _Terminated:
+        return _say("terminated outside training", _TERMINATED)
     except FileNotFoundError as error:
         return _say(f"missing file: {error.filename or error}", _BAD_FLAG)
     except ModuleNotFoundError as error:

@@ -102,12 +102,14 @@ def simplex(y: Float[Array, "... L"]) -> Float[Array, "... L"]:
 
 def normalized(gradient: Float[Array, "..."]) -> Float[Array, "..."]:
     """A gradient of length 1 (Equation 12); exactly 0, with derivative 0, where it is 0."""
-    # By its largest entry first, so that no square of a tiny or huge one leaves the range.
-    largest = lax.stop_gradient(jnp.max(jnp.abs(gradient), initial=0.0))
+    # By its largest entry first, so that no square of a tiny or huge one leaves the range, which
+    # half precision leaves even so.
+    wide = gradient.astype(jnp.promote_types(gradient.dtype, jnp.float32))
+    largest = lax.stop_gradient(jnp.max(jnp.abs(wide), initial=0.0))
     positive = ~(largest <= 0)  # NaN stays
-    scaled = gradient / jnp.where(positive, largest, 1.0)
+    scaled = wide / jnp.where(positive, largest, 1.0)
     length = jnp.sqrt(jnp.where(positive, jnp.sum(scaled**2), 1.0))
-    return jnp.where(positive, scaled / length, 0.0)
+    return jnp.where(positive, scaled / length, 0.0).astype(gradient.dtype)
 
 
 def maximize(

@@ -26,12 +26,12 @@ Output = Float[Array, "..."]
 def f1(y: Output, true: Output) -> Float[Array, ""]:
     """The relaxed F1 of one output (ALEN, Equation 8); ValueError for other shapes."""
     both, either = _intersection_and_union(y, true)
-    return _ratio(2 * both, both + either)
+    return _ratio(2 * both, both + either).astype(jnp.result_type(y, true, float))
 
 
 def iou(y: Output, true: Output) -> Float[Array, ""]:
     """The relaxed intersection over union of one output; ValueError for other shapes."""
-    return _ratio(*_intersection_and_union(y, true))
+    return _ratio(*_intersection_and_union(y, true)).astype(jnp.result_type(y, true, float))
 
 
 def variable_f1(y: Output, true: Output, *, classes: bool = False) -> Output:
@@ -141,8 +141,9 @@ def superpixel_accuracy(
 
 
 def _intersection_and_union(y, true):
-    both, either = _minimum_and_maximum(y, true)
-    return jnp.sum(both), jnp.sum(either)
+    # half precision ends at 65504
+    entries = _minimum_and_maximum(y, true)
+    return [jnp.sum(x, dtype=jnp.promote_types(x.dtype, jnp.float32)) for x in entries]
 
 
 def _minimum_and_maximum(y, true):

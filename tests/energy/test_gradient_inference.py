@@ -73,6 +73,13 @@ def test_any_projection_takes_its_place():
     np.testing.assert_allclose(jnp.linalg.norm(sphere.trajectory, axis=1), 1)
 
 
+def test_half_precision_is_normalised_too():
+    for gradient in (jnp.full(2, 1e-6), jnp.full(2, 6e-8), jnp.ones((256, 256))):
+        found = gi.normalized(gradient.astype(jnp.float16))
+        assert found.dtype == jnp.float16
+        np.testing.assert_allclose(found, gradient.size**-0.5, rtol=1e-3)
+
+
 def test_a_zero_gradient_is_exact():
     def flat(y, scale):
         return scale * jnp.sum(jnp.maximum(0.0, y - 2) ** 2)

@@ -51,6 +51,14 @@ def test_relaxed_values_of_sets_are_the_sets_own(x64, relaxed, whole):
     assert np.all(np.isfinite(jax.grad(relaxed)(empty, true)))
 
 
+def test_overlaps_of_large_masks_in_half_precision():
+    full = jnp.ones((300, 300), jnp.float16)
+    for value in (overlap.f1, overlap.iou):
+        found = value(full.at[:150].set(0.0), full)
+        assert found.dtype == jnp.float16
+        assert found == pytest.approx(2 / 3 if value is overlap.f1 else 1 / 2, rel=1e-3)
+
+
 def test_the_f1_of_a_variable_is_that_of_its_classes(x64):
     y, true = RNG.random(8), np.eye(2)[RNG.integers(0, 2, 8)]
     both = jnp.stack([1 - y, y], axis=-1)

@@ -151,6 +151,9 @@ def test_sampling_takes_the_runs_own_config_and_no_data(tmp_path, data_dir, caps
     for arguments, code, message in (
         (["--mode=draw"], 2, "--mode: wanted train or sample, got 'draw'"),
         (["--mode=sample"], 2, "missing --workdir=DIR"),
+        (["--mode", "draw"], 2, "--mode: wanted train or sample, got 'draw'"),
+        (["--mode", "sample"], 2, "missing --workdir=DIR"),
+        (["--mode"], 2, "missing value of --mode"),
         ([f"--workdir={run}", "--mode=sample", "--num_samples=0"], 2, "num_samples"),
         ([f"--workdir={run}", "--mode=sample", "--config.seed=1"], 2, "leave --config out"),
         ([f"--workdir={tmp_path / 'none'}", "--mode=sample"], 4, "no run to read"),

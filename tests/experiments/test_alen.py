@@ -315,6 +315,10 @@ def test_bad_flags_are_one_line(tmp_path, capsys, arguments, message):
         (dict(features=np.zeros((2, 5))), "features: wanted [M, 1836], got [2, 5]"),
         (dict(features=np.zeros((0, 1836))), "features: wanted [M, 1836], got [0, 1836]"),
         (dict(features=np.full((1, 1836), np.nan)), "features: wanted finite numbers"),
+        (
+            dict(features=np.full((1, 1836), 1e39)),
+            "features: wanted finite numbers of float32's range",
+        ),
         (dict(images=np.zeros((1, 1836))), "cannot read field features"),
         (dict(features=np.array(["a"])), "field features must be an array of numbers"),
     ],

@@ -2,6 +2,7 @@
 
 import dataclasses
 import os
+import signal
 
 from experiments import common
 from gasn_jax.training import errors
@@ -47,6 +48,8 @@ def main(config, workdir):
         raise ValueError("a defect")
     elif config.action == "interrupt":
         raise KeyboardInterrupt
+    elif config.action == "terminate":
+        os.kill(os.getpid(), signal.SIGTERM)
     elif config.action == "diverge":
         raise errors.NonFiniteError("step 3: loss is nan")
     elif config.action == "full":

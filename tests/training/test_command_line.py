@@ -67,6 +67,11 @@ def test_other_ends_are_one_line_with_their_code(tmp_path, capsys, action, code,
     assert capsys.readouterr().err == line
 
 
+def test_a_termination_outside_training_is_one_line_with_its_code(tmp_path):
+    result = run(tmp_path, "--config.action=terminate")
+    assert (result.returncode, result.stderr) == (143, "terminated outside training\n")
+
+
 def test_a_defect_keeps_its_traceback(tmp_path):
     result = run(tmp_path, "--config.action=defect")
     assert result.returncode == 1
