@@ -85,19 +85,23 @@ def enlarged(labels: Int[np.ndarray, "M side side"], size: int) -> Int[np.ndarra
 
 def read_names(path: str | os.PathLike) -> list[str]:
     """The photographs of a list, as ``NAME_0001``."""
-    names = []
+    names: dict[str, None] = {}
     for number, line in enumerate(_lines(path), start=1):
         words = line.split()
         if not words:
             continue
-        if len(words) != 2 or not words[1].isdecimal() or set(words[0]) & set("/\\\0"):
+        usable = len(words) == 2 and words[1].isdecimal() and len(words[1]) < 8
+        if not usable or set(words[0]) & set("/\\\0"):
             raise locate.DataError(
                 f"{path}, line {number}: wanted a name and a number, got {line[:60]!r}"
             )
-        names.append(f"{words[0]}_{int(words[1][:9]):04d}")
+        name = f"{words[0]}_{int(words[1]):04d}"
+        if name in names:
+            raise locate.DataError(f"{path}, line {number}: {name[:60]} is there twice")
+        names[name] = None
     if not names:
         raise locate.DataError(f"{path}: names no photograph")
-    return names
+    return list(names)
 
 
 def read_superpixels(path: str | os.PathLike) -> Int[np.ndarray, "H W"]:
@@ -118,6 +122,7 @@ def read_superpixels(path: str | os.PathLike) -> Int[np.ndarray, "H W"]:
 def read_superpixel_labels(path: str | os.PathLike) -> Int[np.ndarray, "S"]:
     """The label of each superpixel: how many there are, then as many labels."""
     found: list[int] = []
+    number = 0
     for number, line in enumerate(_lines(path), start=1):
         row = _numbers(path, number, line)
         labels = row if found else row[1:]
@@ -126,7 +131,7 @@ def read_superpixel_labels(path: str | os.PathLike) -> Int[np.ndarray, "S"]:
         found.extend(row)
     if not found or found[0] != len(found) - 1 or not found[0]:
         wanted = "a number > 0 and as many labels"
-        raise locate.DataError(f"{path}: wanted {wanted}, got {len(found)} numbers")
+        raise locate.DataError(f"{path}, line {number}: wanted {wanted}, got {len(found)} numbers")
     return np.array(found[1:], np.int32)
 
 

@@ -206,20 +206,30 @@ def _read_header(path, lines, labels):
     """Names and kinds of attributes, and which are labels; leaves lines at the first example."""
     names: list[str] = []
     kinds: list[str] = []
+    names_before: set[str] = set()
     number = 0
     for number, line in lines:
-        if line.lower().startswith("@data"):
+        word = line.split(maxsplit=1)[0].lower()
+        if word == "@data":
             return names, kinds, _find_labels(f"{path}, line {number}", names, kinds, labels)
-        if line.lower().startswith("@relation"):
+        if word == "@relation":
             continue
         found = _ATTRIBUTE.fullmatch(line)
         kind = found[2].lower() if found else ""
         if not found or not (kind in _NUMERIC or next(iter(_values(kind)), None) == 0):
             wanted = "@attribute NAME numeric or {0,1}"
             raise locate.DataError(f"{path}, line {number}: wanted {wanted}, got {line[:60]!r}")
-        names.append(found[1].strip("'\""))
+        name = _unquoted(found[1])
+        if name in names_before:
+            raise locate.DataError(f"{path}, line {number}: attribute {name[:60]!r} is there twice")
+        names_before.add(name)
+        names.append(name)
         kinds.append(kind)
     raise locate.DataError(f"{path}, line {number}: ends without @data")
+
+
+def _unquoted(name):
+    return re.sub(r"\\(.)", r"\1", name[1:-1]) if name[0] in "'\"" else name
 
 
 def _values(kind):
@@ -278,9 +288,9 @@ def _libsvm(line, num_features, num_labels):
     labels = words.pop(0) if words and ":" not in words[0] else ""
     seen = set()
     for label in labels.split(",") if labels else ():
-        if not label.isdecimal() or int(label) >= num_labels or label in seen:
+        if not label.isdecimal() or int(label) >= num_labels or int(label) in seen:
             raise ValueError(f"wanted labels below {num_labels}, each once, got {labels[:60]!r}")
-        seen.add(label)
+        seen.add(int(label))
         yield num_features + int(label), 1.0
     last = 0
     for word in words:

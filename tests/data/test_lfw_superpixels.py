@@ -1,5 +1,6 @@
 """The published layout of LFW parts, on small files that the tests write."""
 
+import io
 import re
 
 import numpy as np
@@ -12,6 +13,12 @@ from tests.data import damage
 
 Image = pytest.importorskip("PIL.Image")
 SIZE, COUNTS = 8, {"train": 3, "validation": 1, "test": 2}
+
+
+def jpeg():
+    file = io.BytesIO()
+    Image.fromarray(np.arange(192, dtype=np.uint8).reshape(8, 8, 3)).save(file, "JPEG")
+    return file.getvalue()
 
 
 def write(folder, size=SIZE):
@@ -78,6 +85,8 @@ def test_a_small_pixel_has_the_most_frequent_label():
     [
         ("parts_train.txt", b"Train_Person\n", "line 1: wanted a name and a number"),
         ("parts_train.txt", b"A 1\n../../etc 1\n", "line 2: wanted a name and a number"),
+        ("parts_train.txt", b"A 12345678901\n", "line 1: wanted a name and a number"),
+        ("parts_train.txt", b"A 1\n\nA 01\n", "line 3: A_0001 is there twice"),
         ("parts_train.txt", b"\n", "names no photograph"),
         ("lfw_funneled/Train_Person/Train_Person_0001.jpg", b"no", "cannot read the image"),
         ("parts_lfw_funneled_gt_images/Train_Person_0001.ppm", b"P6 2 1 255 abcdef", "pure red"),
@@ -89,7 +98,8 @@ def test_a_small_pixel_has_the_most_frequent_label():
         ("parts_lfw_funneled_superpixels_mat/Train_Person/Train_Person_0001.dat", b"1 2\n",
          r"wanted \[8, 8\] pixels, got \[1, 2\]"),
         ("parts_lfw_funneled_gt/Train_Person/Train_Person_0001.dat", b"3 0 1 7\n", "below 3"),
-        ("parts_lfw_funneled_gt/Train_Person/Train_Person_0001.dat", b"3 0 1\n", "as many labels"),
+        ("parts_lfw_funneled_gt/Train_Person/Train_Person_0001.dat", b"3 0 1\n",
+         "line 1: wanted a number > 0 and as many labels"),
         ("parts_lfw_funneled_gt/Train_Person/Train_Person_0001.dat", b"2 0 1\n", "more than 4"),
     ],
 )  # fmt: skip
@@ -105,7 +115,7 @@ def test_a_malformed_file_is_named(tmp_path, place, content, message):
         reader.load(tmp_path)
 
 
-@damage.counts(2500)
+@damage.counts(10_000)
 @pytest.mark.parametrize(
     ("read", "good"),
     [
@@ -113,6 +123,7 @@ def test_a_malformed_file_is_named(tmp_path, place, content, message):
         (reader.read_superpixels, b"0 0 1\n2 2 1\n"),
         (reader.read_superpixel_labels, b"3 0 1 2\n"),
         (reader.read_labels, b"P6\n2 1\n255\n\xff\0\0\0\0\xff"),
+        (reader._picture, jpeg()),
     ],
 )
 def test_damaged_files_are_read_or_refused(tmp_path, read, good, count):

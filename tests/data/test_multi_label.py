@@ -139,6 +139,8 @@ def test_the_published_set_is_as_described():
         (HEADER.replace("@data", ""), "ends without @data"),
         (HEADER.replace("numeric", "string"), "line 5: wanted @attribute NAME numeric or {0,1}"),
         (HEADER.replace("{0, 1}", "{a,b}"), "line 7: wanted @attribute"),
+        (HEADER.replace("@data", "@database"), "line 8: wanted @attribute"),
+        (HEADER.replace("TAG_y", "TAG_x"), "line 7: attribute 'TAG_x' is there twice"),
         ("@data\n", "line 1: wanted 2 labels among more attributes, got 0 of 0"),
         ("", "ends without @data"),
     ],
@@ -154,6 +156,7 @@ def test_malformed_lines_are_named(tmp_path, text, message):
     [
         ("0 1:1\n5 1:1\n", "line 2: wanted labels below 3"),
         ("0,0 1:1\n", "line 1: wanted labels below 3, each once"),
+        ("1,01 1:1\n", "line 1: wanted labels below 3, each once"),
         ("0 0:1\n", "line 1: wanted a rising index to 4:value"),
         ("0 2:1 1:1\n", "line 1: wanted a rising index"),
         ("0 5:1\n", "line 1: wanted a rising index"),
@@ -167,6 +170,17 @@ def test_malformed_libsvm_lines_are_named(tmp_path, text, message):
     with pytest.raises(locate.DataError, match="file.svm") as caught:
         multi_label.read_libsvm(path, 4, 3)
     assert message in str(caught.value)
+
+
+def test_names_may_be_quoted(tmp_path):
+    header = r"""@attribute 'don\'t' {0,1}
+    @attribute "a \"b\"" {0,1}
+    @attribute plain {0,1}
+    @data
+    1,0,1"""
+    names = ["don't", 'a "b"']
+    found = multi_label.read_arff(written(tmp_path, header), names)
+    assert found.label_names == tuple(names) and found.labels.tolist() == [[1, 0]]
 
 
 def test_missing_sets_and_bad_arguments(tmp_path):
