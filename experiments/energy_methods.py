@@ -30,11 +30,13 @@ class Learner(NamedTuple):
     """A method with its settings.
 
     Attributes:
+      system: the config of its module of :mod:`gasn_jax.systems`.
       init: (key, x, y) -> state.
       step: (state, x [m, ...], y [m, ...], key) -> (state, metrics).
       predict: (state, x, num_steps) -> :class:`Found`, of one input.
     """
 
+    system: Any
     init: Callable[..., Any]
     step: Callable[..., Any]
     predict: Callable[..., Found]
@@ -215,7 +217,7 @@ def _bound(module, system, predict):
     def step(state, x, y, key):
         return module.train_step(system, state, x, y, key)
 
-    return Learner(init, step, predict)
+    return Learner(system, init, step, predict)
 
 
 _ALONE = dict(network_weight=0.0, refined_weight=0.0, adversarial_weight=0.0)

@@ -117,6 +117,15 @@ class SegmentationValue(_Convolutions):
     energy: str = "scores"
 
     @nn.compact
+    def scores(
+        self, x: Float[Array, "H W K"], y: Float[Array, "..."], *, deterministic: bool = True
+    ) -> Float[Array, "H W C"]:
+        """The matrix S(x, y): C is 1 for a mask and where scores are averaged, else L."""
+        y = (y if y.ndim == x.ndim else y[..., None]).astype(x.dtype)
+        num_scores = 1 if self.energy == "scores" else y.shape[-1]
+        x_and_y = jnp.concatenate([x, 2 * y - 1], axis=-1)
+        return self._network(num_scores)(x_and_y, deterministic=deterministic)
+
     def __call__(
         self, x: Float[Array, "H W K"], y: Float[Array, "..."], *, deterministic: bool = True
     ) -> Float[Array, "..."]:
@@ -127,16 +136,15 @@ class SegmentationValue(_Convolutions):
         """
         if self.energy not in ENERGIES:
             raise ValueError(f"energy must be one of {', '.join(ENERGIES)}, got {self.energy!r}")
-        y = (y if y.ndim == x.ndim else y[..., None]).astype(x.dtype)
-        num_scores = 1 if self.energy == "scores" else y.shape[-1]
-        x_and_y = jnp.concatenate([x, 2 * y - 1], axis=-1)
-        scores = self._network(num_scores)(x_and_y, deterministic=deterministic)
+        scores = self.scores(x, y, deterministic=deterministic)
         if self.energy == "scores":
             return jnp.mean(scores)
-        mask = nn.sigmoid(scores) if num_scores == 1 else nn.softmax(scores)
+        y = y.astype(x.dtype).reshape(scores.shape)
+        is_mask = scores.shape[-1] == 1
+        mask = nn.sigmoid(scores) if is_mask else nn.softmax(scores)
         if self.energy == "pixels":
             right = jnp.sum(y * mask, axis=-1)
-            if num_scores == 1:
+            if is_mask:
                 right += jnp.sum((1 - y) * (1 - mask), axis=-1)
             return jnp.log(right + _LEAST) - jnp.log(1 - right + _LEAST)
         both, one = jnp.sum(y * mask), jnp.sum(y + mask - 2 * y * mask)

@@ -1,6 +1,7 @@
 """One method on one data set: its files, its predictions, its resumption, and bad input."""
 
 import dataclasses
+import functools
 import gzip
 import json
 
@@ -97,6 +98,53 @@ def test_every_method_predicts_relaxed_labels(method):
     found = alen.predict(config, after, np.ones((2, 1836), np.float32))
     assert found.trajectory.shape[::2] == (2, 159) and np.all(np.isfinite(found.values))
     assert np.all((found.trajectory >= 0) & (found.trajectory <= 1))
+
+
+def test_what_the_methods_are():
+    def of(method, dataset="bibtex"):
+        return energy_methods.learner(alen.settled(dataset, method)).system
+
+    assert of("logistic").network.hidden == () and of("feed_forward").network.hidden == (400,)
+    assert of("feed_forward").value is None and of("inference_network").value is not None
+    assert of("spen").loss == "structured_hinge" and of("spen_end_to_end").loss == "end_to_end"
+    names = ("network_weight", "refined_weight", "adversarial_weight", "surrogate_weight")
+    left_out = {
+        "alen": set(),
+        "aen": {"refined_weight"},
+        "alen_no_task": {"surrogate_weight"},
+        "network_alone": {"network_weight", "refined_weight", "adversarial_weight"},
+    }
+    for dataset, oracle in (("bibtex", "f1"), ("horses", "variable_f1")):
+        for method, zero in left_out.items():
+            system, whole = of(method, dataset), of("alen", dataset)
+            assert {name for name in names if getattr(system, name) == 0} == zero
+            assert (system.ascent == whole.ascent) == (method != "network_alone")
+            assert system.outputs == whole.outputs and whole.outputs.oracle == oracle
+    assert of("network_alone").ascent.num_steps == 0
+    assert of("dvn").outputs.oracle == "f1"
+    assert energy_methods._outputs(alen.settled("horses", "dvn", energy="scores")).oracle == "iou"
+
+
+def test_the_validation_part_is_not_trained_on(data_dir):
+    for dataset, count in (("bibtex", 20), ("horses", 9)):
+        fit, validation = structured_outputs.load(dataset, data_dir, "validation")
+        whole, test = structured_outputs.load(dataset, data_dir, "test")
+        rows = [{row.tobytes() for row in part.x} for part in (fit, validation, whole, test)]
+        assert len(fit.x) + len(validation.x) == len(whole.x) == count
+        assert not rows[0] & rows[1] and rows[0] | rows[1] == rows[2] and not rows[2] & rows[3]
+
+
+def test_predictions_are_of_the_running_mean():
+    config = alen.settled("bibtex", "alen", **TINY)
+    state = alen.init(config, jax.random.key(0))
+    x = np.ones((2, 1836), np.float32)
+    found = alen.predict(config, state, x).trajectory
+    shift = functools.partial(jax.tree.map, lambda leaf: leaf + 1)
+    system = state["system"]._replace(network=shift(state["system"].network))
+    same = alen.predict(config, state | {"system": system}, x).trajectory
+    np.testing.assert_array_equal(same, found)
+    moved = alen.predict(config, state | {"average": shift(state["average"])}, x).trajectory
+    assert np.abs(moved - found).max() > 0.1
 
 
 def test_many_inputs_are_predicted_part_by_part(monkeypatch):
