@@ -154,9 +154,9 @@ def covariance(
               = \frac{1}{\epsilon} \left( p(x_i, x_r) - p(x_i) p(x_r) \right)
 
     Algorithm 1 as printed runs i only to N-1, which leaves the last variable's entries unset, and
-    names variables 0 and N+1; here every i from 1 to N has both directions, and every pair. It also
-    propagates the covariance itself rather than the joint probability, which keeps small entries
-    precise.
+    names variables 0 and N+1; that its backward loop ends at j = 2 is right, for this fills in
+    variable 1. Here every i from 1 to N has both directions, and every pair, and what is propagated
+    is the covariance itself rather than the joint probability, which keeps small entries precise.
 
     Args:
       unary, pairwise, temperature, length: the chain, see the module.
