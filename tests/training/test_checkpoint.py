@@ -229,13 +229,19 @@ def test_unusable_directory_is_one_line(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "error",
+    ("error", "reason"),
     [
-        OSError(28, "No space left on device"),
-        ValueError("RESOURCE_EXHAUSTED: Error writing x\n: No space left on device [source='x']"),
+        (OSError(28, "No space left on device"), "No space left on device"),
+        (OSError(30, "Read-only file system"), "Read-only file system"),
+        (
+            ValueError(
+                "RESOURCE_EXHAUSTED: Error writing x\n: No space left on device [source='x']"
+            ),
+            "No space left on device",
+        ),
     ],
 )
-def test_full_disk_is_one_line(tmp_path, error):
+def test_a_full_or_read_only_disk_is_one_line(tmp_path, error, reason):
     checkpoints = checkpoint.Checkpoints(tmp_path)
     checkpoints.save(1, make_state(1))
     with (
@@ -243,7 +249,7 @@ def test_full_disk_is_one_line(tmp_path, error):
         pytest.raises(errors.WorkdirError) as caught,
     ):
         checkpoints.save(2, make_state(2))
-    assert str(caught.value) == f"cannot use {tmp_path}: No space left on device"
+    assert str(caught.value) == f"cannot use {tmp_path}: {reason}"
     assert caught.value.exit_code == 4
     assert restore(tmp_path)[1] == 1
 

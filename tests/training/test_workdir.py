@@ -157,5 +157,17 @@ def test_a_full_disk_is_one_line(tmp_path):
             run.write_metrics(1, {}, {})
 
 
+@pytest.mark.parametrize("function", ["makedirs", "open"])
+def test_a_read_only_disk_is_one_line(tmp_path, function):
+    with (
+        mock.patch(f"os.{function}", side_effect=OSError(30, "Read-only file system")),
+        pytest.raises(errors.WorkdirError) as caught,
+        workdir.Workdir(tmp_path / "run", Config()),
+    ):
+        pass
+    assert str(caught.value) == f"cannot use {tmp_path / 'run'}: Read-only file system"
+    assert caught.value.exit_code == 4
+
+
 def test_no_metrics_file_reads_as_empty(tmp_path):
     assert workdir.read_metrics(tmp_path) == []
