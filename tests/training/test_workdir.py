@@ -157,10 +157,10 @@ def test_a_full_disk_is_one_line(tmp_path):
             run.write_metrics(1, {}, {})
 
 
-@pytest.mark.parametrize("function", ["makedirs", "open"])
+@pytest.mark.parametrize("function", ["os.makedirs", "builtins.open"])
 def test_a_read_only_disk_is_one_line(tmp_path, function):
     with (
-        mock.patch(f"os.{function}", side_effect=OSError(30, "Read-only file system")),
+        mock.patch(function, side_effect=OSError(30, "Read-only file system")),
         pytest.raises(errors.WorkdirError) as caught,
         workdir.Workdir(tmp_path / "run", Config()),
     ):
