@@ -149,8 +149,9 @@ def _intersection_and_union(y, true):
 def _minimum_and_maximum(y, true):
     """Of each entry; where they are equal, with the derivative into the box [0, 1]."""
     _check_shapes(y, true)
-    both = jnp.where((y < true) | ((y == true) & (true > 0)), y, true)
-    either = jnp.where((y > true) | ((y == true) & (true < 1)), y, true)
+    # asked so that a NaN in y stays
+    both = jnp.where((y > true) | ((y == true) & (true <= 0)), true, y)
+    either = jnp.where((y < true) | ((y == true) & (true >= 1)), true, y)
     return both, either
 
 

@@ -76,6 +76,7 @@ def test_at_the_true_output_the_derivative_is_that_into_the_box(x64, value):
     assert np.all(wanted * inward < 0)
     got = jax.grad(lambda y: jnp.sum(value(y, true)))(true)
     np.testing.assert_allclose(got, wanted, rtol=1e-6)
+    assert np.isnan(value(true.at[1].set(jnp.nan), true)).any()
     classes = jnp.eye(3)[jnp.array([0, 2])]
     got = jax.grad(lambda y: jnp.sum(overlap.variable_f1(y, classes, classes=True)))(classes)
     np.testing.assert_array_equal(got, classes)
