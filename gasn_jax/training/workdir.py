@@ -70,6 +70,8 @@ class Workdir:
     def open_metrics(self, last_step: int) -> None:
         """Opens `metrics.jsonl` for steps after `last_step`, dropping what lies beyond it.
 
+        These steps are of the versions at hand, which `versions.json` now names.
+
         Args:
           last_step: the step that the run resumes from; 0 for a fresh run. Lines of later steps
             and a line cut short by a kill are removed, since the run will write them again.
@@ -82,6 +84,7 @@ class Workdir:
             lines = _complete_lines(path)
             kept = [line for line in lines if _metrics_row(line, path)["step"] <= last_step]
             _write_atomically(path, "".join(f"{line}\n" for line in kept))
+            self._write_versions()
             self._metrics = self._held.enter_context(open(path, "a", encoding="utf-8"))
 
     def write_metrics(
@@ -115,12 +118,16 @@ class Workdir:
 
     def _note_versions(self) -> None:
         path = os.path.join(self.path, "versions.json")
-        versions = _versions()
         if os.path.exists(path):
-            different = _differences(_read_json(path), versions)
+            different = _differences(_read_json(path), _versions())
             if different:
                 logging.warning("resuming with other versions, bits may differ: %s", different)
-        _write_atomically(path, json.dumps(versions, indent=2) + "\n")
+        else:
+            self._write_versions()
+
+    def _write_versions(self) -> None:
+        path = os.path.join(self.path, "versions.json")
+        _write_atomically(path, json.dumps(_versions(), indent=2) + "\n")
 
     @contextlib.contextmanager
     def _disk_errors(self) -> Iterator[None]:

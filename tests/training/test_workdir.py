@@ -86,6 +86,10 @@ def test_other_versions_are_told(tmp_path):
     with mock.patch.object(logging, "warning") as warning:
         open_and_close(tmp_path, Config())
     assert 'jax is "0.0.1" there' in warning.call_args[0][1]
+    assert json.loads((tmp_path / "versions.json").read_text())["jax"] == "0.0.1"  # only read
+    with workdir.Workdir(tmp_path, Config()) as run:
+        run.open_metrics(0)  # written from now on
+    assert json.loads((tmp_path / "versions.json").read_text()) == versions
 
 
 @pytest.mark.parametrize("content", [b"{", b"5", b"{}", b'{"seed": \xff}'])
