@@ -44,5 +44,13 @@ def adversarial(
     *,
     ascend: Ascent,
 ) -> Output:
-    """Where an ascent on the loss ends, a constant."""
-    return jax.lax.stop_gradient(ascend(lambda y: loss(logit_fn, oracle_fn, y), start))
+    """Where an ascent on the loss ends, a constant.
+
+    In the gradient of a step the oracle's value is a constant, as in the code that the authors have
+    published; it need not have a derivative.
+    """
+
+    def constant_oracle_fn(y):
+        return jax.lax.stop_gradient(oracle_fn(y))
+
+    return jax.lax.stop_gradient(ascend(lambda y: loss(logit_fn, constant_oracle_fn, y), start))
