@@ -43,12 +43,14 @@ class DVNConfig:
     value: nn.Module
     # The kind of y, and the oracle.
     outputs: RelaxedOutputs = RelaxedOutputs()
-    # The ascents in training.
+    # The ascents in training, whose number of steps is that of the inferred outputs.
     ascent: gradient_inference.Ascent = gradient_inference.Ascent(step_size=0.5)
     # Shares of the minibatch that are true outputs and adversarial ones; the others are inferred.
     # At least one output is of each kind whose share is not 0.
     true_share: float = 0.25
     adversarial_share: float = 0.25
+    # Steps of the adversarial outputs' ascent; 1 in the code that the authors have published.
+    num_adversarial_steps: int = 1
     # Adam's learning rate, and the factor of decoupled weight decay.
     value_rate: float = 1e-3
     value_decay: float = 0.0
@@ -60,6 +62,8 @@ class DVNConfig:
             require(0 <= getattr(self, name) <= 1, name, "in [0, 1]", getattr(self, name))
         both = self.true_share + self.adversarial_share
         require(both <= 1, "adversarial_share", f"<= {1 - self.true_share}", self.adversarial_share)
+        count = self.num_adversarial_steps
+        require(count >= 1, "num_adversarial_steps", ">= 1", count)
         require(self.value_decay >= 0, "value_decay", ">= 0", self.value_decay)
 
 
@@ -137,18 +141,20 @@ def _taught(config, state, x, y):
     num_true, num_adversarial = _counts(config, len(y))
     last = num_true + num_adversarial
 
-    def ascend(value_fn, start):
-        return config.ascent(value_fn, start, projection=config.outputs.project).y
+    def ascent(num_steps):
+        options = dict(projection=config.outputs.project, num_steps=num_steps)
+        return lambda value_fn, start: config.ascent(value_fn, start, **options).y
 
     def logit_fn(x):
         return calls.of_output(config.value, state.value, x)
 
     def adversarial(x, y):
         oracle_fn = functools.partial(config.outputs.oracle_value, true=y)
+        ascend = ascent(config.num_adversarial_steps)
         return value_tuples.adversarial(logit_fn(x), oracle_fn, y, ascend=ascend)
 
     def inferred(x, y):
-        return value_tuples.inferred(logit_fn(x), config.outputs.initial(y), ascend=ascend)
+        return value_tuples.inferred(logit_fn(x), config.outputs.initial(y), ascend=ascent(None))
 
     parts = [y[:num_true]]
     for make, part in ((adversarial, slice(num_true, last)), (inferred, slice(last, None))):

@@ -13,7 +13,9 @@ from gasn_jax.systems import dvn
 
 KEY = jax.random.key(0)
 M, D, L = 8, 4, 3
-CONFIG = dvn.DVNConfig(value=multi_label.LabelValue(L, (6,), 2), ascent=Ascent(3, 0.5))
+CONFIG = dvn.DVNConfig(
+    value=multi_label.LabelValue(L, (6,), 2), ascent=Ascent(3, 0.5), num_adversarial_steps=2
+)
 RNG = np.random.default_rng(0)
 X = jnp.asarray(RNG.normal(size=(M, D)), jnp.float32)
 Y = jnp.asarray(RNG.random((M, L)) < 0.5, jnp.float32)
@@ -35,8 +37,8 @@ def cross_entropy(params, x, z, y, constant=False):
     return -h * jnp.log(v) - (1 - h) * jnp.log(1 - v)
 
 
-def climb(fn, y):
-    for _ in range(3):
+def climb(fn, y, num_steps=3):
+    for _ in range(num_steps):
         y = jnp.clip(y + 0.5 * jax.grad(fn)(y), 0, 1)
     return y
 
@@ -62,7 +64,8 @@ def test_a_step_is_that_of_the_formulas(shares, first, second):
             outputs.append(y)
         elif i < second:
             # the oracle is a constant in this gradient
-            outputs.append(climb(lambda z, x=x, y=y: cross_entropy(state.value, x, z, y, True), y))
+            far = climb(lambda z, x=x, y=y: cross_entropy(state.value, x, z, y, True), y, 2)
+            outputs.append(far)
         else:
             outputs.append(climb(lambda z, x=x: value(state.value, x, z), jnp.zeros(L)))
 
@@ -125,6 +128,7 @@ def test_it_learns_to_value_outputs():
         (dict(true_share=1.5), r"true_share: wanted in \[0, 1\], got 1.5"),
         (dict(true_share=0.6, adversarial_share=0.6), "adversarial_share: wanted <= 0.4, got 0.6"),
         (dict(value_decay=-1.0), "value_decay: wanted >= 0"),
+        (dict(num_adversarial_steps=0), "num_adversarial_steps: wanted >= 1, got 0"),
     ],
 )
 def test_bad_configs_are_named(fields, message):
