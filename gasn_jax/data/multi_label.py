@@ -204,14 +204,14 @@ def _lines(path, *, spaces=False) -> Iterator[tuple[int, str]]:
 
 def _read_header(path, lines, labels):
     """Names and kinds of attributes, and which are labels; leaves lines at the first example."""
-    names: list[str] = []
+    names: dict[str, None] = {}
     kinds: list[str] = []
-    names_before: set[str] = set()
     number = 0
     for number, line in lines:
         word = line.split(maxsplit=1)[0].lower()
         if word == "@data":
-            return names, kinds, _find_labels(f"{path}, line {number}", names, kinds, labels)
+            where = f"{path}, line {number}"
+            return list(names), kinds, _find_labels(where, list(names), kinds, labels)
         if word == "@relation":
             continue
         found = _ATTRIBUTE.fullmatch(line)
@@ -220,10 +220,9 @@ def _read_header(path, lines, labels):
             wanted = "@attribute NAME numeric or {0,1}"
             raise locate.DataError(f"{path}, line {number}: wanted {wanted}, got {line[:60]!r}")
         name = _unquoted(found[1])
-        if name in names_before:
+        if name in names:
             raise locate.DataError(f"{path}, line {number}: attribute {name[:60]!r} is there twice")
-        names_before.add(name)
-        names.append(name)
+        names[name] = None
         kinds.append(kind)
     raise locate.DataError(f"{path}, line {number}: ends without @data")
 
