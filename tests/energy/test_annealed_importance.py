@@ -7,6 +7,7 @@ import pytest
 
 from gasn_jax.energy import annealed_importance as ais
 from gasn_jax.energy import rbm as rbms
+from tests.compiling import FULLY
 from tests.energy import machines
 
 pytestmark = pytest.mark.usefixtures("x64")
@@ -43,7 +44,6 @@ def standardised_errors(num_machines):
     def of_kind(visible, hidden, seeds):
         rbm = rbms.RBM(8, 6, visible, hidden)
 
-        @jax.jit
         def one(seed, params):
             key = jax.random.fold_in(KEY, seed)
             _, estimate = estimates(params, rbm, num_chains=400, num_steps=100, key=key)
@@ -57,7 +57,9 @@ def standardised_errors(num_machines):
             for s in seeds
         ]
         stacked = jax.tree.map(lambda *x: jnp.stack(x), *machine)
-        return jax.lax.map(lambda x: one(*x), (jnp.asarray(seeds), stacked))
+        # a minute of arithmetic, which takes three where it is compiled lightly
+        run = jax.jit(lambda x: jax.lax.map(lambda x: one(*x), x), compiler_options=FULLY)
+        return run((jnp.asarray(seeds), stacked))
 
     parts = np.split(np.arange(num_machines), len(machines.DISCRETE))
     return np.concatenate(
