@@ -34,6 +34,7 @@ import os
 
 import jax
 import numpy as np
+from absl import logging
 
 from experiments import common, images
 from gasn_jax.systems import aan
@@ -155,6 +156,7 @@ def sample(config: Config, directory: str, num_samples: int, sample_seed: int) -
     np.savez_compressed(os.path.join(directory, "drawn.npz"), samples=drawn)
     path = os.path.join(directory, "drawn.png")
     pictures.save_image_grid(path, images.shown(drawn), columns=_COLUMNS)
+    logging.info("wrote %s and drawn.npz", path)
     return drawn
 
 

@@ -263,7 +263,7 @@ def _row(config, one, params, held_out, base_bias):
         "high": float(high),
         "reverse_log_likelihood": float(found.reverse_log_likelihood),
         "exact": exact,
-        "reliable": bool(found.reliable()),
+        "reliable": bool(found.reliable),
     }
 
 

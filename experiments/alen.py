@@ -2,9 +2,9 @@ r"""Energy models of structured outputs: one method of the ALEN paper's tables o
 
     python -m experiments.alen --workdir=DIR --config.dataset=bibtex --config.method=alen
 
-The settings of a method on a data set were chosen on its validation part
-(`--config.held_out=validation` trains without it and evaluates on it), but for those that
-`experiments.alen_settings` names; `--help` after a data set and a method shows them.
+Settings were chosen on the validation part (`--config.held_out=validation` trains without it and
+evaluates on it); `experiments.alen_settings` lists the exceptions, and
+`--config.dataset=D --config.method=M --help` shows those of a method on a data set.
 `experiments.alen_tables` trains all rows of a table, over seeds.
 
 A trained run predicts for other inputs, without its data:
@@ -13,9 +13,9 @@ A trained run predicts for other inputs, without its data:
 
 FILE holds `features` [M, D] (labels) or `images` [M, 32, 32, 3] in bytes (segmentation). FOLDER
 gets `predictions.npz`: `predicted` (0 and 1, or the class of each pixel), `trajectory` (the relaxed
-outputs, from the inference network's through the refinement, [M, T+1, ...]) and `values` (what the
-value network thinks of them, [M, T+1]; of images it is the mean over the squares of what it thinks
-of each one's own mask, of which `trajectory` is the mean); and `predictions.png`. From Python:
+outputs, from the inference network's through the refinement, [M, T+1, ...]) and `values` (of the
+value network, [M, T+1]); and `predictions.png`, of labels with its CSV. Of images both are means
+over the crops: of their masks, and of the value of each crop's own mask. From Python:
 `alen.predict_file(common.of_run(DIR, alen.Config()), DIR, FILE, FOLDER)`.
 
 Files: `evaluation.json`, `refinement.png` (scores after each step of the ascent, held out) with its
@@ -48,6 +48,7 @@ from gasn_jax.training.errors import require
 # Inputs that are predicted at a time: as many labels', and as few images', as are fastest.
 _CHUNK, _IMAGE_CHUNK = 256, 16
 _SHOWN, _CURVES = 16, 8
+_OF_LABELS = ("logistic", "feed_forward_half", "spen", "spen_end_to_end", "inference_network")
 _CHOICE = re.compile(r"--?config\.(dataset|method)[= ](\S*)")
 
 
@@ -57,7 +58,8 @@ class Config(loop.LoopConfig):
     num_steps: int = 2000
     log_every: int = 100
     checkpoint_every: int = 1000
-    # bibtex, bookmarks, horses, lfw_parts, or lfw_superpixels, the same as published.
+    # bibtex, bookmarks, horses, lfw_parts, or lfw_superpixels (the published files, which have
+    # superpixels).
     dataset: str = "bibtex"
     # feed_forward, dvn, network_alone, aen, alen_no_task or alen; of labels also logistic,
     # feed_forward_half, spen, spen_end_to_end or inference_network.
@@ -68,64 +70,82 @@ class Config(loop.LoopConfig):
     held_out: str = "test"
     # Examples of each step.
     batch_size: int = 64
-    # Adam's learning rates, and the factors of decoupled weight decay.
+    # Adam's learning rate for the inference network.
     network_rate: float = 1e-3
+    # Adam's learning rate for the value network.
     value_rate: float = 1e-3
+    # Decoupled weight decay of the inference network.
     network_decay: float = 0.0
+    # Decoupled weight decay of the value network.
     value_decay: float = 0.0
     # Decay per step of the running mean of the parameters, which is what predicts.
     average_decay: float = 0.995
-    # Labels: the inference network's logits before training, units of the hidden layer of both
-    # networks, and units that labels interact through.
+    # Labels: the inference network's logits before training.
     initial_logit: float = 0.0
+    # Labels: units of the inference network's hidden layer.
     hidden: int = 150
+    # Labels: units of the value network's hidden layer.
     value_hidden: int = 150
+    # Labels: units of the value network that labels interact through.
     num_interactions: int = 16
-    # Images: channels of both networks, whether their deconvolutions see the earlier layers, how
-    # many channels at a time are normalised (0: none are), and whether over one row of pixels each.
+    # Images: channels of the inference network's three convolutions.
     channels: tuple[int, ...] = (64, 128, 128)
+    # Images: channels of the value network's three convolutions.
     value_channels: tuple[int, ...] = (64, 128, 128)
+    # Images: whether deconvolutions also see the convolutions of their size.
     skips: bool = True
+    # Images: how many channels are normalised together; 0 for no normalisation.
     group_size: int = 0
+    # Images: whether groups are normalised over each row of pixels, not over the whole image.
     group_rows: bool = False
     # What the value of a mask is: the mean of "scores", the "overlap" with a mask that they make,
     # or one of each of the "pixels", by that mask.
     energy: str = "scores"
-    # Images: side of the squares of them that are learnt from, at random places; a prediction is
-    # the mean of those for the squares at every so many pixels, and for their mirror images or not.
+    # Images: side of the square crops, at random places, that are learnt from.
     crop: int = 32
+    # Images: a prediction is the mean over the crops at every so many pixels.
     crop_step: int = 4
+    # Images: whether a prediction is also the mean over the crops' mirror images.
     mirrored: bool = False
-    # Dropout of both networks.
+    # Dropout of the inference network.
     dropout_rate: float = 0.0
+    # Dropout of the value network.
     value_dropout_rate: float = 0.0
-    # The ascent in training; at prediction it makes `num_refinements` steps.
+    # Steps of the ascent in training.
     num_ascent_steps: int = 20
+    # Steps of the ascent at prediction.
     num_refinements: int = 30
+    # Length of a step of the ascent: of its gradient's factor, or of the step if normalised.
     step_size: float = 0.3
+    # Whether the ascent's gradient is normalised (Equation 12).
     normalize: bool = True
+    # Momentum of the ascent.
     momentum: float = 0.0
-    # Binary outputs are 1 above it; that of what the network proposes may be another.
+    # Refined labels are 1 above this.
     threshold: float = 0.5
+    # What the inference network proposes is 1 above this.
     network_threshold: float = 0.5
-    # ALEN: weights of the proposal's and the refined output's terms, and of g's adversarial loss.
+    # ALEN: weight of the proposal's term in the value network's loss.
     network_weight: float = 1.0
+    # ALEN: weight of the refined output's term in the value network's loss.
     refined_weight: float = 1.0
+    # ALEN, inference networks: weight of the adversarial term in the inference network's loss.
     adversarial_weight: float = 1.0
-    # SPEN and inference networks: factor of the cost, share of the steps that train the unary part,
-    # share of the steps that train both networks.
+    # SPEN, inference networks: factor of the cost in the margin.
     cost_weight: float = 1.0
+    # SPEN: share of the steps, at the start, that train the unary part alone.
     unary_share: float = 0.0
+    # Inference networks: share of the steps, at the start, that train both networks.
     joint_share: float = 0.8
-    # DVN: shares of each step's outputs that are true, and adversarial.
+    # DVN: share of each step's outputs that are true.
     true_share: float = 0.25
+    # DVN: share of each step's outputs that are adversarial.
     adversarial_share: float = 0.25
 
     def __post_init__(self) -> None:
         super().__post_init__()
         for name, known in (
             ("dataset", structured_outputs.DATASETS),
-            ("method", energy_methods.METHODS),
             ("held_out", ("test", "validation")),
             ("energy", segmentation.ENERGIES),
         ):
@@ -148,9 +168,9 @@ class Config(loop.LoopConfig):
         for name in ("unary_share", "joint_share"):
             require(0 <= getattr(self, name) <= 1, name, "in [0, 1]", getattr(self, name))
         images = self.data.are_images
-        for_labels = ("logistic", "spen", "spen_end_to_end", "inference_network")
-        fits = not images or self.method not in for_labels
-        require(fits, "method", "one of masks (see --help), not of labels alone", self.method)
+        known = [name for name in energy_methods.METHODS if not images or name not in _OF_LABELS]
+        fits, wanted = self.method in known, f"one of {', '.join(known)} for {self.dataset}"
+        require(fits, "method", wanted, self.method)
         require(images or not self.mirrored, "mirrored", "false for labels", True)
         require(self.crop in range(4, 33, 4), "crop", "a multiple of 4 in [4, 32]", self.crop)
         require(images or self.crop == 32, "crop", "32 for labels", self.crop)
@@ -311,13 +331,13 @@ def refinement(
 def predict_file(config: Config, directory: str, input: str, output: str) -> Predicted:
     """Predicts for the inputs of a file by the trained run in a directory; see the module."""
     x = _read_input(config, input)
+    _make_folder(output)
     state = loop.restore(config, directory, init_fn=lambda key: init(config, key))
     found = predict(config, state, x)
     if not (np.all(np.isfinite(found.trajectory)) and np.all(np.isfinite(found.values))):
         raise locate.DataError(f"{input}: entries are too large: what is predicted is not finite")
     decided = config.data.decide(found.trajectory[:, -1], config.threshold)
     predicted = decided.argmax(axis=-1) if config.data.num_classes else decided
-    os.makedirs(output, exist_ok=True)
     np.savez_compressed(
         os.path.join(output, "predictions.npz"),
         predicted=predicted.astype(np.uint8),
@@ -335,7 +355,18 @@ def predict_file(config: Config, directory: str, input: str, output: str) -> Pre
             xlabel="step of the ascent",
             ylabel="value of the labels",
         )
+    logging.info("wrote %s", os.path.join(output, "predictions.npz"))
     return found
+
+
+def _make_folder(output):
+    """Before the work is done, not after it."""
+    try:
+        os.makedirs(output, exist_ok=True)
+        problem = None if os.access(output, os.W_OK | os.X_OK) else "permission denied"
+    except OSError as error:
+        problem = error.strerror
+    require(problem is None, "output", "a folder to write to", f"{output} ({problem})")
 
 
 def _read_input(config, path):
@@ -344,7 +375,7 @@ def _read_input(config, path):
     x = archive.read(path, [name], floating=True)[name]
     if x.ndim != 1 + len(shape) or x.shape[1:] != shape or not len(x):
         wanted = ", ".join(map(str, shape))
-        raise locate.DataError(f"{path}: {name}: wanted [M, {wanted}], got {list(x.shape)}")
+        raise locate.DataError(f"{path}: {name}: wanted [M, {wanted}], M >= 1, got {list(x.shape)}")
     if config.data.are_images:
         if x.dtype != np.uint8:
             raise locate.DataError(f"{path}: {name}: wanted uint8, got {x.dtype}")

@@ -38,7 +38,7 @@ from ml_collections import config_flags
 
 from gasn_jax.data import locate
 from gasn_jax.training import workdir as workdirs
-from gasn_jax.training.errors import RunError
+from gasn_jax.training.errors import RunError, WorkdirError
 
 Config = TypeVar("Config")
 
@@ -94,21 +94,20 @@ def of_run(directory: str, default: Config) -> Config:
       default: a config of the experiment that the run must be of.
 
     Raises:
-      ValueError: for a run of another experiment, or a damaged `config.json`.
-      RunError: where there is no run.
+      WorkdirError: where there is no run, one of another experiment, or a damaged `config.json`.
     """
     values = workdirs.read_config(directory)
     names = {field.name for field in dataclasses.fields(default)}  # type: ignore[arg-type]
     if set(values) != names:
-        raise ValueError(f"{directory} holds a run of another experiment")
+        raise WorkdirError(f"{directory} holds a run of another experiment")
     try:
         items = {
             name: tuple(value) if isinstance(getattr(default, name), tuple) else value
             for name, value in values.items()
         }
         return type(default)(**items)
-    except TypeError as error:
-        raise ValueError(f"{directory} holds a damaged config.json: {error}") from error
+    except (TypeError, ValueError) as error:
+        raise WorkdirError(f"{directory} holds a damaged config.json: {error}") from error
 
 
 def _parse_command(
@@ -162,8 +161,6 @@ def _parse_mode(argv, default, name, mode):
         config = of_run(workdir, default)
     except flags.Error as error:
         sys.exit(_say(error, _BAD_FLAG))
-    except ValueError as error:
-        sys.exit(_say(f"bad config: {error}", _BAD_FLAG))
     except RunError as error:
         sys.exit(_say(error, error.exit_code))
     return lambda *run: mode.main_fn(*run, **values), config, workdir
@@ -199,14 +196,14 @@ def _exit_code(main_fn: Callable[[Config, str], Any], config: Config, workdir: s
         return _say("interrupted outside training", _CTRL_C)
     except _Terminated:
         return _say("terminated outside training", _TERMINATED)
+    except locate.DataError as error:
+        return _say(error, _BAD_FLAG)
     except FileNotFoundError as error:
         return _say(f"missing file: {error.filename or error}", _BAD_FLAG)
     except ModuleNotFoundError as error:
         named = "gasn_jax[" in str(error)
         extra = "" if named else "; experiments need the extra gasn_jax[experiments]"
         return _say(f"{error}{extra}", _BAD_FLAG)
-    except locate.DataError as error:
-        return _say(error, _BAD_FLAG)
     except OSError as error:
         code = _BAD_FLAG if error.errno in _KIND_ERRNOS else _BAD_WORKDIR
         if error.errno not in _DISK_ERRNOS + _KIND_ERRNOS:

@@ -195,7 +195,7 @@ def evaluate(
         "standard_error": float(found.forward.standard_error),
         "effective_sample_size": float(found.forward.effective_sample_size),
         "reverse_effective_sample_size": float(found.backward.effective_sample_size),
-        "reliable": bool(found.reliable()),
+        "reliable": bool(found.reliable),
     }
 
 

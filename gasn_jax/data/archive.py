@@ -29,10 +29,12 @@ def read(
         try:
             with np.load(file, allow_pickle=False) as archive:
                 for name in fields:
+                    if name not in archive.files:
+                        raise KeyError(f"the archive holds {', '.join(archive.files) or 'nothing'}")
                     arrays[name] = archive[name]
         # a corrupt archive raises a dozen unrelated types, from zlib's to MemoryError
         except Exception as error:
-            reason = " ".join(str(error).split())
+            reason = " ".join(str(error).strip("'").split())
             raise locate.DataError(f"{path}: cannot read field {name}: {reason}") from error
     kinds, wanted = ("biuf", "numbers") if floating else ("iu", "integers")
     for name, array in arrays.items():

@@ -99,6 +99,7 @@ class Likelihood(NamedTuple):
         reach = 1.96 * self.backward.standard_error
         return self.reverse_log_likelihood - reach, self.reverse_log_likelihood + reach
 
+    @property
     def reliable(self) -> Bool[Array, ""]:
         """Whether both estimates are, and agree: within four standard errors and 0.1 nats.
 

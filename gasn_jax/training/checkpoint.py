@@ -50,22 +50,29 @@ class Checkpoints:
     All calls are synchronous: when `save` returns, the step is on disk.
     """
 
-    def __init__(self, directory: str | os.PathLike[str], *, keep: int = 3):
+    def __init__(
+        self, directory: str | os.PathLike[str], *, keep: int = 3, read_only: bool = False
+    ):
         """Opens the directory, creating it if needed.
 
         Args:
           directory: where the steps lie. One process at a time may use it.
           keep: number of newest steps to keep, at least 1. A damaged step is replaced by the one
             before it, so more than 1 is wise.
+          read_only: nothing is created or removed, so that another process may use the directory,
+            and it may be one that cannot be written.
 
         Raises:
           WorkdirError: if the directory cannot be created or read.
         """
         self._directory = pathlib.Path(directory).absolute()
         self._keep = keep
+        self._read_only = read_only
         # Orbax logs every file that it touches, and the errors that it raises as well.
         logging.get_absl_logger().addFilter(_not_from_orbax)
         self._orbax = ocp.Checkpointer(ocp.StandardCheckpointHandler())
+        if read_only:
+            return
         with self._disk_errors():
             self._directory.mkdir(parents=True, exist_ok=True)
             for leftover in self._directory.glob(f"*{_UNFINISHED}"):
@@ -108,8 +115,8 @@ class Checkpoints:
     def restore(self, template: Any) -> tuple[Any, int] | None:
         """Returns `(state, step)` of the newest undamaged step; `None` when nothing was saved.
 
-        Damaged steps newer than the returned one are removed, with one warning that names them
-        and what is wrong with each.
+        Damaged steps newer than the returned one are removed (or left, if read only), with one
+        warning that names them and what is wrong with each.
 
         Args:
           template: a pytree with the structure, shapes and dtypes of the state: arrays or
@@ -172,11 +179,13 @@ class Checkpoints:
             raise CheckpointError(f"{path} cannot be read: {reason}") from error
 
     def _give_up(self, damaged: Mapping[int, str], *, restored: int) -> None:
-        for step in damaged:
+        for step in damaged if not self._read_only else ():
             self._remove(step)
         if damaged:
             logging.warning(
-                "removed damaged checkpoints: %s; resuming from step %d", _listed(damaged), restored
+                ("passed over" if self._read_only else "removed")
+                + " damaged checkpoints: %s; resuming from step %d",
+                *(_listed(damaged), restored),
             )
 
     def _remove(self, step: int) -> None:

@@ -30,7 +30,7 @@ from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from gasn_jax.training.checkpoint import Checkpoints, named_leaves
 from gasn_jax.training.errors import CheckpointError, Interrupted, NonFiniteError, require
-from gasn_jax.training.workdir import Workdir, read_config
+from gasn_jax.training.workdir import Workdir
 
 State = TypeVar("State")
 Batch = TypeVar("Batch")
@@ -127,7 +127,9 @@ def train(
 def restore(
     config: Any, workdir: str | os.PathLike[str], *, init_fn: Callable[[jax.Array], State]
 ) -> State:
-    """Returns the state of the newest good checkpoint of a run, which is not trained on.
+    """Returns the state of the newest good checkpoint of a run, in which nothing is written.
+
+    The run may be of a folder that cannot be written, or still be trained by another process.
 
     Args:
       config: of the run.
@@ -135,17 +137,16 @@ def restore(
       init_fn: as in :func:`train`; only its result's shapes are used.
 
     Raises:
-      WorkdirError: if the workdir holds no run or one of another config, is in use, or not
-        writable.
+      WorkdirError: if the workdir holds no run or one of another config, or cannot be read.
       CheckpointError: if there is no good checkpoint.
     """
-    read_config(workdir)  # a folder without a run is not made one
-    with Workdir(workdir, config) as run:
-        template = jax.eval_shape(init_fn, jax.random.key(config.seed))
-        restored = Checkpoints(run.checkpoints).restore(template)
-        if restored is None:
-            raise CheckpointError(f"no checkpoint in {run.checkpoints}")
-        return jax.device_put(restored[0])
+    run = Workdir(workdir, config)
+    run.check_config()
+    template = jax.eval_shape(init_fn, jax.random.key(config.seed))
+    restored = Checkpoints(run.checkpoints, read_only=True).restore(template)
+    if restored is None:
+        raise CheckpointError(f"no checkpoint in {run.checkpoints}")
+    return jax.device_put(restored[0])
 
 
 def steps_per_call(*, convolutions: bool) -> int:

@@ -25,6 +25,7 @@ from absl import logging
 import gasn_jax
 from gasn_jax.training.errors import WorkdirError
 
+_NAMED = 5  # differences that a line names
 _PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
 
 
@@ -107,14 +108,22 @@ class Workdir:
             self._metrics.flush()
             os.fsync(self._metrics.fileno())
 
-    def _claim(self) -> None:
-        path = os.path.join(self.path, "config.json")
-        if not os.path.exists(path):
-            _write_atomically(path, json.dumps(self._config, indent=2) + "\n")
-            return
-        different = _differences(_read_json(path), self._config)
+    def check_config(self) -> None:
+        """Returns nothing if the directory holds a run of this config; neither locks nor writes.
+
+        Raises:
+          WorkdirError: if it holds none, or that of another config; names the fields that differ.
+        """
+        different = _differences(read_config(self.path), self._config)
         if different:
             raise WorkdirError(f"{self.path} holds a run of another config: {different}")
+
+    def _claim(self) -> None:
+        path = os.path.join(self.path, "config.json")
+        if os.path.exists(path):
+            self.check_config()
+        else:
+            _write_atomically(path, json.dumps(self._config, indent=2) + "\n")
 
     def _note_versions(self) -> None:
         path = os.path.join(self.path, "versions.json")
@@ -230,13 +239,16 @@ def _write_atomically(path: str, text: str) -> None:
 
 
 def _differences(there: Any, here: Any) -> str:
+    """What differs, as one line that names at most five fields; empty if nothing does."""
     old, new = _flat(there), _flat(here)
-    return "; ".join(
+    different = [
         f"{name} is {json.dumps(old.get(name, 'absent'))} there, "
         f"{json.dumps(new.get(name, 'absent'))} here"
         for name in sorted(old.keys() | new.keys())
         if not _same(old.get(name, "absent"), new.get(name, "absent"))
-    )
+    ]
+    shown, more = different[:_NAMED], len(different) - _NAMED
+    return "; ".join(shown + ([f"and {more} more"] if more > 0 else []))
 
 
 def _same(old: Any, new: Any) -> bool:

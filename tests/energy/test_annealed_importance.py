@@ -154,7 +154,7 @@ def test_held_out_likelihoods_are_those_of_enumeration():
     )
     found = evaluate(KEY)
     low, high = found.interval()
-    assert low < exact < high and high - low < 0.1 and found.reliable()
+    assert low < exact < high and high - low < 0.1 and found.reliable
     assert abs(found.reverse_log_likelihood - exact) < 0.2
     lower, upper = found.reverse_interval()
     assert lower < found.reverse_log_likelihood < upper
@@ -177,7 +177,7 @@ def test_schedules_run_from_0_to_1():
     assert abs(uneven.log_likelihood - exact) < 5 * uneven.forward.standard_error
     for betas in ([0.0, 0.5], [0.3, 1.0], [1.0, 0.5, 0.0], [0.0, 3.0, -5.0, 1.0]):
         found = ais.rbm_log_likelihood(KEY, params, rbm, v, betas=jnp.array(betas), **options)
-        assert np.isnan(found.log_likelihood) and not found.reliable()
+        assert np.isnan(found.log_likelihood) and not found.reliable
     with pytest.raises(ValueError, match=r"betas must have shape \[K\] with K >= 2, got \(1,\)"):
         ais.rbm_log_likelihood(KEY, params, rbm, v, betas=jnp.zeros(1))
     path = ais.rbm_path(params, rbm)
@@ -234,7 +234,7 @@ def test_estimates_that_disagree_are_not_reliable():
         v = jnp.full((200, 8), row)
         found = ais.rbm_log_likelihood(KEY, params, rbm, v, **options)
         assert found.forward.reliable and found.backward.reliable
-        assert found.reliable() == reliable
+        assert found.reliable == reliable
 
 
 @pytest.mark.slow
@@ -252,10 +252,10 @@ def test_a_mode_that_nobody_finds_is_not_noticed():
         lambda key: ais.rbm_log_likelihood(key, params, rbm, v, num_chains=100, num_steps=500)
     )
     found = evaluate(KEY)
-    assert found.reliable()
+    assert found.reliable
     assert found.log_likelihood > rbms.log_likelihood(params, rbm, v) + 3
     # From even spins the forward chains find it.
     options = dict(base_visible_bias=jnp.zeros(20), num_chains=100, num_steps=500)
     even = ais.rbm_log_likelihood(KEY, params, rbm, v, **options)
     error = even.log_likelihood - rbms.log_likelihood(params, rbm, v)
-    assert abs(error) < 3 * even.forward.standard_error and not even.reliable()
+    assert abs(error) < 3 * even.forward.standard_error and not even.reliable

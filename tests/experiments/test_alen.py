@@ -4,6 +4,7 @@ import dataclasses
 import functools
 import gzip
 import json
+import os
 
 import jax
 import jax.numpy as jnp
@@ -340,7 +341,10 @@ def test_the_best_threshold_is_told_on_the_validation_part():
             "group_size: wanted 0, or a divisor",
         ),
         (["--config.energy=mean"], "energy: wanted one of scores, overlap, pixels"),
-        (["--config.dataset=horses", "--config.method=spen"], "method: wanted one of masks"),
+        (
+            ["--config.dataset=horses", "--config.method=spen"],
+            "method: wanted one of feed_forward, dvn, ",
+        ),
         (["--config.crop=24"], "crop: wanted 32 for labels"),
         (["--config.num_ascent_steps=-1"], "bad config: num_ascent_steps: wanted >= 0, got -1"),
         (["--config.dataset=horses", "--config.crop=23"], "crop: wanted a multiple of 4"),
@@ -360,14 +364,17 @@ def test_bad_flags_are_one_line(tmp_path, capsys, arguments, message):
 @pytest.mark.parametrize(
     ("arrays", "message"),
     [
-        (dict(features=np.zeros((2, 5))), "features: wanted [M, 1836], got [2, 5]"),
-        (dict(features=np.zeros((0, 1836))), "features: wanted [M, 1836], got [0, 1836]"),
+        (dict(features=np.zeros((2, 5))), "features: wanted [M, 1836], M >= 1, got [2, 5]"),
+        (dict(features=np.zeros((0, 1836))), "wanted [M, 1836], M >= 1, got [0, 1836]"),
         (dict(features=np.full((1, 1836), np.nan)), "features: wanted finite numbers"),
         (
             dict(features=np.full((1, 1836), 1e39)),
             "features: wanted finite numbers of float32's range",
         ),
-        (dict(images=np.zeros((1, 1836))), "cannot read field features"),
+        (
+            dict(images=np.zeros((1, 1836))),
+            "cannot read field features: the archive holds images",
+        ),
         (dict(features=np.array(["a"])), "field features must be an array of numbers"),
     ],
 )
@@ -386,9 +393,32 @@ def test_bad_inputs_are_one_line(tmp_path, capsys, arrays, message):
     assert "is not an .npz archive" in capsys.readouterr().err
     assert command([*arguments[:2], f"--input={tmp_path}", arguments[3]]) == 2
     assert capsys.readouterr().err.startswith(f"cannot use {tmp_path}: Is a directory")
-    (run / "config.json").write_text(json.dumps(config | {"channels": 3}))
-    assert command(arguments) == 2
-    assert "holds a damaged config.json" in capsys.readouterr().err
+    for changed in ({"channels": 3}, {"batch_size": 0}):
+        (run / "config.json").write_text(json.dumps(config | changed))
+        assert command(arguments) == 4
+        assert "holds a damaged config.json" in capsys.readouterr().err
+
+
+def test_a_folder_that_cannot_be_written_is_told_before_anything_is_predicted(
+    tmp_path, capsys, monkeypatch
+):
+    run, path = tmp_path / "run", tmp_path / "new.npz"
+    run.mkdir()
+    config = dataclasses.asdict(alen.settled("bibtex", "alen"))
+    (run / "config.json").write_text(json.dumps(config))
+    np.savez(path, features=np.zeros((1, 1836)))
+    monkeypatch.setattr(os, "access", lambda folder, mode: "closed" not in str(folder))
+    for output, problem in (
+        (path, "File exists"),
+        (path / "inside", "Not a directory"),
+        (tmp_path / "closed", "permission denied"),
+    ):
+        assert (
+            command([f"--workdir={run}", "--mode=predict", f"--input={path}", f"--output={output}"])
+            == 2
+        )
+        wanted = f"output: wanted a folder to write to, got '{output} ({problem})' (see --help)\n"
+        assert capsys.readouterr().err == wanted
 
 
 @pytest.mark.slow

@@ -296,11 +296,11 @@ def test_hamming_counts_differences():
         ),
         (
             ["--config.dataset=horses", "--config.data_dir=/nowhere"],
-            "missing file: data file weizmann_horses/weizmann_horse_32x32.npz not found in",
+            "data file weizmann_horses/weizmann_horse_32x32.npz not found in",
         ),
         (
             ["--config.dataset=ocr_words", "--config.data_dir=/nowhere"],
-            "missing file: data file ocr_letters/ocr_letters.npz not found in /nowhere",
+            "data file ocr_letters/ocr_letters.npz not found in /nowhere",
         ),
     ],
 )
@@ -350,7 +350,7 @@ def test_a_missing_package_is_one_line_and_exit_2(tmp_path, capsys, monkeypatch)
             "bad config: noise_dims: wanted different sizes >= 0, got (1, 1)",
         ),
         ("--config.noise_dim=1", "unknown config field 'noise_dim'; did you mean noise_dims?"),
-        ("--config.data_dir=/nowhere", "missing file: data file ocr_letters/ocr_letters.npz"),
+        ("--config.data_dir=/nowhere", "data file ocr_letters/ocr_letters.npz"),
     ],
 )
 def test_the_study_refuses_too(tmp_path, capsys, argument, line):

@@ -209,6 +209,22 @@ def test_another_state_is_an_error_and_nothing_is_removed(copied):
     assert restore(copied)[1] == 2
 
 
+def test_read_only_nothing_is_created_or_removed(copied):
+    flip_bit(max(files_of(copied, 2), key=lambda path: path.stat().st_size), 100)
+    shutil.copytree(copied / "1", copied / "3.unfinished")
+    before = {path: path.stat().st_mtime_ns for path in copied.rglob("*")}
+    with mock.patch.object(logging, "warning") as warning:
+        state, step = checkpoint.Checkpoints(copied, read_only=True).restore(make_state(0))
+    assert step == 1
+    assert_bitwise(state, make_state(1))
+    assert "passed over damaged checkpoints" in warning.call_args[0][0]
+    assert before == {path: path.stat().st_mtime_ns for path in copied.rglob("*")}
+    missing = copied / "none"
+    with pytest.raises(errors.WorkdirError, match="none: No such file"):
+        checkpoint.Checkpoints(missing, read_only=True).restore(make_state(0))
+    assert not missing.exists()
+
+
 def test_half_written_steps_are_ignored(copied):
     shutil.copytree(copied / "2", copied / "3.unfinished")
     assert restore(copied)[1] == 2

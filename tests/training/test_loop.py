@@ -1,5 +1,6 @@
 """The loop, in this process: what it computes, writes, refuses and survives."""
 
+import fcntl
 import shutil
 import signal
 import sys
@@ -215,6 +216,18 @@ def test_a_folder_without_a_run_is_not_made_one(tmp_path):
     with pytest.raises(errors.WorkdirError, match="no run to read: .*/none/config.json"):
         loop.restore(toy.Config(), tmp_path / "none", init_fn=lambda key: key)
     assert not (tmp_path / "none").exists()
+
+
+def test_a_run_is_restored_while_another_process_trains_it(finished):
+    before = {path: path.stat().st_mtime_ns for path in finished[0].rglob("*")}
+    with open(finished[0] / ".lock") as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        state = loop.restore(toy.Config(), finished[0], init_fn=toy.init_fn)
+    assert jax.tree.structure(state) == jax.tree.structure(finished[1])
+    jax.tree.map(np.testing.assert_array_equal, state, finished[1])
+    assert before == {path: path.stat().st_mtime_ns for path in finished[0].rglob("*")}
+    with pytest.raises(errors.WorkdirError, match="num_steps is 40 there, 41 here"):
+        loop.restore(toy.Config(num_steps=41), finished[0], init_fn=toy.init_fn)
 
 
 def run_tiny(tmp_path, step_fn, num_steps=2):

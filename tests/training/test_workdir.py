@@ -175,3 +175,11 @@ def test_a_read_only_disk_is_one_line(tmp_path, function):
 
 def test_no_metrics_file_reads_as_empty(tmp_path):
     assert workdir.read_metrics(tmp_path) == []
+
+
+def test_of_many_differences_five_are_named():
+    there, here = ({f"field{i}": i + offset for i in range(7)} for offset in (0, 1))
+    line = workdir._differences(there, here)
+    assert line.startswith("field0 is 0 there, 1 here; ")
+    assert line.endswith("field4 is 4 there, 5 here; and 2 more")
+    assert "more" not in workdir._differences({}, dict.fromkeys("abcde", 1))
