@@ -12,14 +12,12 @@ products would take more than 2 GB. About 1 minute on 2 CPU cores, 3 with peers.
 """
 
 import functools
-import platform
 from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
-import jaxlib
 import numpy as np
-from absl import app, flags
+from absl import flags
 
 from experiments.benchmarks import timing
 from gasn_jax.structured import chain, markov
@@ -29,13 +27,8 @@ SIZES = ((64, 128, 32), (16, 512, 16), (8, 64, 128), (16, 128, 26))
 Arrays = Sequence[jax.Array]
 
 
-def main(_) -> None:
+def main() -> None:
     num_rounds = flags.FLAGS.rounds
-    device = jax.devices()[0]
-    print(
-        f"jax {jax.__version__}, jaxlib {jaxlib.__version__}, python {platform.python_version()}, "
-        f"{device.device_kind} ({device.platform}), {num_rounds} rounds\n"
-    )
     sections = [
         ("Gradient of <marginals, w>", gradient_table),
         ("Other operations", operations_table),
@@ -248,4 +241,4 @@ def worst(values, exact) -> float:
 if __name__ == "__main__":
     flags.DEFINE_bool("peers", False, "Also time torch-struct and dynamax.")
     flags.DEFINE_integer("rounds", 15, "Rounds over the calls of a row.", lower_bound=1)
-    app.run(main)
+    timing.run(main)

@@ -9,14 +9,12 @@ float64; exact values come from :mod:`gasn_jax.structured.grid`.
 
 import functools
 import pathlib
-import platform
 import time
 
 import jax
 import jax.numpy as jnp
-import jaxlib
 import numpy as np
-from absl import app, flags
+from absl import flags
 
 from experiments.benchmarks import timing
 from gasn_jax.structured import belief_propagation, conditioning, counting, graph, grid, tree
@@ -33,12 +31,7 @@ KINDS = {
 CAREFUL = Solver(num_steps=2000, tolerance=1e-9, gap_tolerance=1e-9, acceleration=20)
 
 
-def main(_) -> None:
-    device = jax.devices()[0]
-    print(
-        f"jax {jax.__version__}, jaxlib {jaxlib.__version__}, python {platform.python_version()}, "
-        f"{device.device_kind} ({device.platform})\n"
-    )
+def main() -> None:
     title = "Speed: 32 x 32 grid, 2 states, batch 64, float32"
     print(f"### {title}\n\n{speed_table(flags.FLAGS.rounds, flags.FLAGS.peers)}\n", flush=True)
     title = "Derivatives: the same grids, tree-reweighted, d sum p(x)^2"
@@ -357,4 +350,4 @@ if __name__ == "__main__":
     flags.DEFINE_string("workdir", None, "Where the picture goes.", required=True)
     flags.DEFINE_bool("peers", False, "Also time PGMax.")
     flags.DEFINE_integer("rounds", 7, "Rounds over the calls of the speed table.", lower_bound=1)
-    app.run(main)
+    timing.run(main)

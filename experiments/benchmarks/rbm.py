@@ -7,15 +7,13 @@ Prints Markdown tables. Needs binarized MNIST (`GASN_DATA`, see `gasn_jax.data.b
 CPU cores. float32 but where said: float64 is what scikit-learn makes of bytes.
 """
 
-import platform
 import time
 
 import jax
 import jax.numpy as jnp
-import jaxlib
 import numpy as np
 import optax
-from absl import app, flags
+from absl import flags
 
 from experiments import rbm as experiment
 from experiments.benchmarks import timing
@@ -31,12 +29,7 @@ AVERAGE_DECAY = 0.999
 SPINS, NUM_SWEEPS = rbms.RBM(392, 100), 100
 
 
-def main(_) -> None:
-    device = jax.devices()[0]
-    print(
-        f"jax {jax.__version__}, jaxlib {jaxlib.__version__}, python {platform.python_version()}, "
-        f"{device.device_kind} ({device.platform})\n"
-    )
+def main() -> None:
     title = "Learning: 784 pixels, 50000 digits, persistent chains"
     print(f"### {title}\n\n{learning_table(flags.FLAGS.epochs, flags.FLAGS.peers)}\n", flush=True)
     title = f"Sampling: {NUM_SWEEPS} Gibbs sweeps, 392 x 100 spins"
@@ -158,4 +151,4 @@ if __name__ == "__main__":
     flags.DEFINE_bool("peers", False, "Run scikit-learn's BernoulliRBM and THRML too.")
     flags.DEFINE_integer("epochs", 10, "Of learning.", lower_bound=1)
     flags.DEFINE_integer("rounds", 5, "Timed rounds of sampling.", lower_bound=1)
-    app.run(main)
+    timing.run(main)

@@ -7,15 +7,13 @@ random: times do not depend on them. float32. About 2 minutes on 2 CPU cores.
 """
 
 import dataclasses
-import platform
 from collections.abc import Callable
 from typing import Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-import jaxlib
-from absl import app, flags
+from absl import flags
 
 from experiments.benchmarks import timing
 from gasn_jax.energy import gradient_inference
@@ -113,12 +111,7 @@ def calls(case: Case) -> tuple[dict[str, Callable[[], Any]], dict[str, Callable[
     return refinements, {"gasn_jax": lambda: step(state, case.x, case.y, jax.random.key(2))}
 
 
-def main(_) -> None:
-    device = jax.devices()[0]
-    print(
-        f"jax {jax.__version__}, jaxlib {jaxlib.__version__}, python {platform.python_version()}, "
-        f"{device.device_kind} ({device.platform})\n"
-    )
+def main() -> None:
     refinement_rows, training_rows = [], []
     for case in cases():
         refinements, steps = calls(case)
@@ -145,4 +138,4 @@ def main(_) -> None:
 if __name__ == "__main__":
     flags.DEFINE_bool("peers", False, "Run PyTorch too.")
     flags.DEFINE_integer("rounds", 15, "Timed rounds.", lower_bound=1)
-    app.run(main)
+    timing.run(main)

@@ -1,11 +1,56 @@
-"""Fair timing of compiled functions: rounds over all of them, so that noise falls on each alike."""
+"""Fair timing of compiled functions: rounds over all of them, so that noise falls on each alike.
 
+Also the command line that benchmarks share.
+"""
+
+import platform
+import sys
 import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
+import jaxlib
 import numpy as np
+from absl import app, flags
+
+from gasn_jax.data import locate
+
+
+def run(main_fn: Callable[[], None]) -> None:
+    """Prints what the numbers were measured with, and runs a benchmark that has defined its flags.
+
+    Bad flags and missing data are one line on stderr, and exit code 2.
+    """
+    app.run(lambda _: _exit_code(main_fn), flags_parser=_parse)
+
+
+def _parse(argv):
+    if {"-h", "-help", "--help"} & set(argv[1:]):
+        print(f"{sys.modules['__main__'].__doc__}\n{flags.FLAGS.main_module_help()}")
+        sys.exit(0)
+    try:
+        return flags.FLAGS(argv)
+    except flags.Error as error:
+        sys.exit(_say(f"{error} (see --help)"))
+
+
+def _exit_code(main_fn):
+    device = jax.devices()[0]
+    print(
+        f"jax {jax.__version__}, jaxlib {jaxlib.__version__}, python {platform.python_version()}, "
+        f"{device.device_kind} ({device.platform})\n"
+    )
+    try:
+        main_fn()
+    except (locate.DataError, ModuleNotFoundError) as error:
+        return _say(error)
+    return 0
+
+
+def _say(message):
+    print(" ".join(str(message).split()), file=sys.stderr)
+    return 2
 
 
 def rounds(
