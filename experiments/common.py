@@ -49,6 +49,7 @@ _KIND_ERRNOS = (errno.EISDIR, errno.ENOTDIR, errno.EEXIST)
 _HELP = {"--help", "-help", "-h", "--helpshort", "--helpfull"}
 _OVERRIDE = re.compile(r"--?(?:no)?config\.([^=]*)")
 _MODE = re.compile(r"--?mode(=|$)")
+_ILLEGAL_INTEGER = re.compile(r"flag --(\w+)=(.*?): invalid literal for int.*", re.DOTALL)
 _ILLEGAL_VALUE = re.compile(r"flag --config\.([\w.]+)=(.*?): ", re.DOTALL)
 
 
@@ -159,6 +160,8 @@ def _parse_mode(argv, default, name, mode):
             if value is None or value == "":
                 raise flags.Error(f"missing --{flag}")
         config = of_run(workdir, default)
+    except flags.IllegalFlagValueError as error:
+        sys.exit(_say(_ILLEGAL_INTEGER.sub(r"--\1: wanted int, got '\2'", str(error)), _BAD_FLAG))
     except flags.Error as error:
         sys.exit(_say(error, _BAD_FLAG))
     except RunError as error:

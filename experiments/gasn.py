@@ -32,8 +32,10 @@ learns letter strings of 3 to 14 letters instead, which `experiments.gasn_words`
 `--config.dataset=horses` masks of horses, which `experiments.gasn_horses` does.
 
 Files, beside those of every run: `evaluation.json` (each number for each seed), `evaluation.csv`
-(mean and standard deviation over the seeds), `samples.npz` (states [num_seeds, num_eval_samples, N]
-by both modes), `samples.png` or `samples.txt`, `curves.png` and its CSV.
+(mean and standard deviation over the seeds; beside the models are the training part, and what
+counting alone gives: variables drawn independently, and each after the one before it),
+`samples.npz` (states [num_seeds, num_eval_samples, N] by both modes), `samples.png` or
+`samples.txt`, `curves.png` and its CSV.
 """
 
 import csv
@@ -306,8 +308,13 @@ def write_table(path: str, evaluation: Evaluation) -> None:
     width = max(map(len, evaluation)) + 2
     logging.info("%s%s", " " * width, "".join(f"{name:>18}" for name in names))
     for row, numbers in evaluation.items():
-        cells = (f"{np.mean(numbers[name]):.4f} ± {spread(numbers[name]):.4f}" for name in names)
+        cells = (_shown(numbers[name]) for name in names)
         logging.info("%s%s", row.ljust(width), "".join(f"{cell:>18}" for cell in cells))
+
+
+def _shown(values):
+    mean = f"{np.mean(values):.4f}"
+    return f"{mean} ± {spread(values):.4f}" if len(values) > 1 else mean
 
 
 def spread(values) -> float:

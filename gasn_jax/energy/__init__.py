@@ -1,1 +1,1 @@
-"""Unnormalised models: energies, their Markov chains, and estimates of what normalises them."""
+"""Unnormalised models: energies, their Markov chains, partition functions, and ascents."""

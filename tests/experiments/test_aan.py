@@ -155,10 +155,14 @@ def test_sampling_takes_the_runs_own_config_and_no_data(tmp_path, data_dir, caps
         (["--mode", "sample"], 2, "missing --workdir=DIR"),
         (["--mode"], 2, "missing value of --mode"),
         ([f"--workdir={run}", "--mode=sample", "--num_samples=0"], 2, "num_samples"),
+        (
+            [f"--workdir={run}", "--mode=sample", "--num_samples=x"],
+            *(2, "--num_samples: wanted int, got 'x'"),
+        ),
         ([f"--workdir={run}", "--mode=sample", "--config.seed=1"], 2, "leave --config out"),
         ([f"--workdir={tmp_path / 'none'}", "--mode=sample"], 4, "no run to read"),
-        ([f"--workdir={other}", "--mode=sample"], 2, "holds a run of another experiment"),
-        ([f"--workdir={damaged}", "--mode=sample"], 2, "holds a damaged config.json"),
+        ([f"--workdir={other}", "--mode=sample"], 4, "holds a run of another experiment"),
+        ([f"--workdir={damaged}", "--mode=sample"], 4, "holds a damaged config.json"),
     ):
         assert command(arguments) == code
         error = capsys.readouterr().err
