@@ -5,8 +5,8 @@
 learns the 160 training masks of the Weizmann horses, 32x32 pixels, with convolutional players. The
 generator paints the scores of a grid with 4 neighbours, whose beliefs are those of tree-reweighted
 belief propagation; or, beside it, only the scores of single pixels. The discriminator sees samples
-(with the gradient of the beliefs, "straight-through"), or the beliefs themselves. It is the first
-real data set that the paper's conclusion announces.
+(with the gradient of the beliefs, "straight-through"), or the beliefs themselves. The paper has no
+such experiment; its conclusion leaves real data to future work.
 
 How far the distributions of four statistics are from those of the 128 held-out masks (Wasserstein
 distance: of the share of horse pixels, the pairs of neighbours that differ, the connected pieces,

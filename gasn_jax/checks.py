@@ -1,4 +1,4 @@
-"""What is said of a value that cannot be used."""
+"""Checks of arguments: one line that names the argument, what is wanted and what was given."""
 
 from typing import Any
 

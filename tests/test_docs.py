@@ -1,4 +1,5 @@
-"""The documentation's examples run: python blocks of the pages, doctests of every module."""
+"""The documentation's examples run: python blocks of the pages, doctests of every module; and what
+it names is there."""
 
 import doctest
 import importlib
@@ -17,15 +18,14 @@ BLOCK = re.compile(r"^```python\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
 
 def run_blocks(text: str, filename: str) -> int:
-    """Runs the python blocks of a page one after the other in one namespace; returns their number.
+    """Runs the python blocks of a page, each by itself; returns their number.
 
     Each is padded with empty lines, so that a traceback's line numbers are the page's own.
     """
-    namespace = {"__name__": "__main__"}
     blocks = list(BLOCK.finditer(text))
     for block in blocks:
         padding = "\n" * text.count("\n", 0, block.start(1))
-        exec(compile(padding + block[1], filename, "exec"), namespace)
+        exec(compile(padding + block[1], filename, "exec"), {"__name__": "__main__"})
     return len(blocks)
 
 
@@ -39,10 +39,22 @@ def test_the_blocks_of_a_page_run(page, tmp_path, monkeypatch):
 
 
 def test_a_wrong_block_is_caught():
-    page = "# Title\n\n```python\nx = 1\n```\ntext\n```python\nassert x == 2\n```\n"
+    page = "# Title\n\n```python\nx = 1\n```\ntext\n```python\nassert 1 == 2\n```\n"
     with pytest.raises(AssertionError) as caught:
         run_blocks(page, "page.md")
     assert caught.traceback[-1].lineno + 1 == 8
+
+
+def test_what_stands_for_an_equation_is_there():
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    names = re.findall(
+        r"`([\w.]+)`", text.partition("## Where the equations are")[2].partition("\n\n##")[0]
+    )
+    found = [name for name in names if name.count(".") == 2]
+    assert len(found) > 20
+    for name in found:
+        module, _, function = name.rpartition(".")
+        assert callable(getattr(importlib.import_module(f"gasn_jax.{module}"), function)), name
 
 
 @pytest.mark.parametrize("name", MODULES)

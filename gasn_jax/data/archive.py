@@ -1,4 +1,4 @@
-"""Arrays of numbers out of an `.npz` archive, or one line that says what is wrong with it."""
+"""Reads arrays of numbers from an `.npz` archive; what is wrong with one is one line."""
 
 import os
 import zipfile
