@@ -31,6 +31,10 @@ compares them.
 learns letter strings of 3 to 14 letters instead, which `experiments.gasn_words` studies, and
 `--config.dataset=horses` masks of horses, which `experiments.gasn_horses` does.
 
+    python -m experiments.gasn --workdir=DIR --mode=sample [--num_samples=100] [--sample_seed=0]
+
+draws from a trained run: `drawn.npz` and `drawn.png` (or `drawn.txt`), as `samples` below.
+
 Files, beside those of every run: `evaluation.json` (each number for each seed), `evaluation.csv`
 (mean and standard deviation over the seeds; beside the models are the training part, and what
 counting alone gives: variables drawn independently, and each after the one before it),
@@ -203,10 +207,6 @@ def train(config: Config, directory: str) -> Evaluation:
     real = load(config)
     system = config.system(real["train"])
 
-    def init_fn(key):
-        keys = jax.random.split(key, config.num_seeds)
-        return jax.vmap(functools.partial(gasn.init, system))(keys)
-
     def batch_fn(data, key):
         shape = (config.batch_size, config.num_seeds)
         rows = jax.random.randint(key, shape, 0, data.states.shape[0])
@@ -222,7 +222,7 @@ def train(config: Config, directory: str) -> Evaluation:
     state = loop.train(
         config,
         directory,
-        init_fn=init_fn,
+        init_fn=functools.partial(_init, system, config.num_seeds),
         step_fn=step_fn,
         batch_fn=batch_fn,
         data=real["train"]._replace(states=real["train"].states[:, config.order()]),
@@ -233,12 +233,23 @@ def train(config: Config, directory: str) -> Evaluation:
     with open(os.path.join(directory, "evaluation.json"), "w", encoding="utf-8") as file:
         json.dump(evaluation, file, indent=1)
     write_table(os.path.join(directory, "evaluation.csv"), evaluation)
-    arrays: dict[str, Any] = {name: x.states.astype(np.int8) for name, x in drawn.items()}
-    np.savez_compressed(os.path.join(directory, "samples.npz"), **arrays)
-    first = {name: found.states[0] for name, found in drawn.items()}
-    DATASETS[config.dataset].save_samples(directory, real[config.held_out], first)
+    _save_drawn(config, os.path.join(directory, "samples"), real, drawn)
     _save_curves(directory)
     return evaluation
+
+
+def sample(config: Config, directory: str, num_samples: int, sample_seed: int) -> dict[str, Drawn]:
+    """Draws from the trained models in a directory; writes `drawn.npz` and `drawn.png` or `.txt`.
+
+    Reads the data set, whose training part has the lengths, and the tree if there is one.
+    """
+    real = load(config)
+    init_fn = functools.partial(_init, config.system(real["train"]), config.num_seeds)
+    state = loop.restore(config, directory, init_fn=init_fn)
+    config = dataclasses.replace(config, num_eval_samples=num_samples, seed=sample_seed)
+    drawn = draw(config, state.average, real["train"])
+    _save_drawn(config, os.path.join(directory, "drawn"), real, drawn)
+    return drawn
 
 
 def load(config: Config) -> dict[str, Examples]:
@@ -322,6 +333,18 @@ def spread(values) -> float:
     return float(np.std(values, ddof=1)) if len(values) > 1 else 0.0
 
 
+def _init(system, num_seeds, key):
+    return jax.vmap(functools.partial(gasn.init, system))(jax.random.split(key, num_seeds))
+
+
+def _save_drawn(config, stem, real, drawn):
+    arrays: dict[str, Any] = {name: x.states.astype(np.int8) for name, x in drawn.items()}
+    np.savez_compressed(f"{stem}.npz", **arrays)
+    first = {name: found.states[0] for name, found in drawn.items()}
+    path = DATASETS[config.dataset].save_samples(stem, real[config.held_out], first)
+    logging.info("wrote %s and %s.npz", path, stem)
+
+
 def _save_curves(directory: str) -> None:
     lines = workdir.read_metrics(directory)
     if lines:
@@ -336,5 +359,11 @@ def _save_curves(directory: str) -> None:
         )
 
 
+MODES = {
+    "sample": common.Mode(
+        sample, {"num_samples": 100, "sample_seed": 0}, "Draws from the run's models."
+    )
+}
+
 if __name__ == "__main__":
-    common.run(train, Config())
+    common.run(train, Config(), MODES)

@@ -5,7 +5,6 @@ pixels row by row.
 """
 
 import functools
-import os
 from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
@@ -35,7 +34,8 @@ class Dataset(NamedTuple):
       height: rows of the image that an example is; 0 for strings, which have lengths.
       load: ``data_dir -> {"train", "validation", "test"}``.
       compare: ``(real, held_out) -> compare(examples, is_train) -> {statistic: number}``.
-      save_samples: ``(directory, real, states)``, states [M, N] of "samples" and "map".
+      save_samples: ``(stem, real, states) -> path``, states [M, N] of "samples" and "map"; writes
+        the file of this name with its ending.
     """
 
     num_variables: int
@@ -43,7 +43,7 @@ class Dataset(NamedTuple):
     height: int
     load: Callable[[str], dict[str, Examples]]
     compare: Callable[[Mapping[str, Examples], str], Callable]
-    save_samples: Callable[[str, Examples, Mapping[str, np.ndarray]], None]
+    save_samples: Callable[[str, Examples, Mapping[str, np.ndarray]], str]
 
 
 def some_of(examples: Examples, count: int) -> Examples:
@@ -134,29 +134,31 @@ def _compare_words(real: Mapping[str, Examples], held_out: str) -> Callable:
 
 
 def _save_images(
-    height: int, directory: str, held_out: Examples, drawn: Mapping[str, np.ndarray]
-) -> None:
+    height: int, stem: str, held_out: Examples, drawn: Mapping[str, np.ndarray]
+) -> str:
     shown = {
         "real, held out": held_out.states,
         "samples": drawn["samples"],
         "MAP": drawn["map"],
     }
     pictures.save_side_by_side(
-        os.path.join(directory, "samples.png"),
+        f"{stem}.png",
         {
             name: 1.0 - states[:_SHOWN].reshape(-1, height, states.shape[-1] // height)
             for name, states in shown.items()
         },
     )
+    return f"{stem}.png"
 
 
-def _save_words(directory: str, held_out: Examples, drawn: Mapping[str, np.ndarray]) -> None:
+def _save_words(stem: str, held_out: Examples, drawn: Mapping[str, np.ndarray]) -> str:
     columns = (held_out.states, drawn["samples"], drawn["map"])
     lines = ["".join(f"{title:<16}" for title in ("real, held out", "samples", "MAP"))]
     for words in zip(*(states[:_SHOWN] for states in columns), strict=False):
         lines.append("".join(f"{_spell(word):<16}" for word in words))
-    with open(os.path.join(directory, "samples.txt"), "w", encoding="utf-8") as file:
+    with open(f"{stem}.txt", "w", encoding="utf-8") as file:
         file.write("\n".join(line.rstrip() for line in lines) + "\n")
+    return f"{stem}.txt"
 
 
 def _spell(states: np.ndarray) -> str:

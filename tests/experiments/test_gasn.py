@@ -170,6 +170,24 @@ def test_the_same_command_again_changes_nothing(digits_run):
     assert before == {name: (path / name).read_bytes() for name in before}
 
 
+def test_a_trained_run_is_drawn_from(digits_run):
+    path, _ = digits_run
+    before = {name: (path / name).read_bytes() for name in ("samples.npz", "metrics.jsonl")}
+    arguments = [f"--workdir={path}", "--mode=sample", "--num_samples=7", "--sample_seed=3"]
+    assert command_line.outcome(gasn.train, gasn.Config(), arguments, gasn.MODES) == 0
+    with np.load(path / "drawn.npz", allow_pickle=False) as archive:
+        drawn = {name: archive[name] for name in archive.files}
+    assert {name: x.shape for name, x in drawn.items()} == {
+        "samples": (2, 7, 64),
+        "map": (2, 7, 64),
+    }
+    assert set(np.unique(drawn["samples"])) == {0, 1}
+    assert (path / "drawn.png").read_bytes().startswith(b"\x89PNG")
+    other = gasn.sample(DIGITS, str(path), 7, 4)["samples"].states
+    assert np.any(other != drawn["samples"])
+    assert before == {name: (path / name).read_bytes() for name in before}
+
+
 @pytest.mark.slow
 def test_a_run_cut_in_two_ends_the_same(digits_run, tmp_path, monkeypatch):
     path, evaluation = digits_run
