@@ -1,4 +1,4 @@
-"""Settings of every method on every data set of `experiments.alen`, chosen on validation parts.
+"""Settings of every method on every data set of `experiments.alen`, and how they were chosen.
 
 Bibtex (one training example of five is its validation part; one seed where no spread is given;
 example F1 of the best settings, each method with its own best number of steps, threshold and number
@@ -10,7 +10,7 @@ of refinements). Widths of 150 and 400 were tried for all; 400 is better for all
   that start near no label, else v is 0 everywhere (31.9);
 * DVN 45.3 after 9000 steps (45.1 after 6000, and with half of the outputs adversarial 44.4, with
   dropout 0.5 44.8). Adversarial ascents of three steps 44.4, of twenty 44.1; where their gradient
-  is also that of the oracle, 43.0. Earlier, where it was another: step sizes 0.5 to 5, normalised
+  is also that of the oracle, 43.0. With an earlier gradient there: step sizes 0.5 to 5, normalised
   or not, momentum 0 and 0.9, dropout 0 to 0.3, shares of adversarial outputs 0.25 to 0.5;
 * SPEN 44.3: costs 0.05 to 1, unary steps 0 to 30 %; end to end 43.4: steps of 1 to 20 by 3 or 5;
 * inference network 44.4: costs 0.1 and 1, adversarial weights 0.001 to 0.03;
@@ -59,8 +59,7 @@ edges, or by logits, are no better.
 
 LFW parts (500 validation images, one seed, pixel accuracy in %), with the horses' settings: FCN of
 whole images 94.1 after 8000 steps and 94.5 after 16000, of crops of 24x24 93.8 after 8000; ALEN of
-such crops 93.2 after 4000 steps and three refinements (93.1 after eight and before any). ALEN and
-DVN of whole images have what suits wide networks:
+such crops 93.2 after 4000 steps and three refinements (93.1 after eight and before any).
 
 Wide networks of masks, (64, 128, 128), after 12000 steps, one seed, the same validation parts.
 Horses: FCN 85.8, ALEN 87.1 at 0.6 and 87.2 at 0.55, the best, its inference network 86.4; DVN with
@@ -69,21 +68,20 @@ LFW: FCN 94.8, ALEN 95.0 after three to eight refinements, 94.9 before any, DVN 
 93.4, of which seven refinements or more make no difference. Nothing else was tried at this width.
 (ALENs were then trained with the same units dropped in both networks; now each drops its own.)
 
+All numbers of masks above are of channels normalised over each row of pixels. Over the image narrow
+networks of horses have (one seed, at the best threshold) 85.6 (FCN, by rows 85.2), ALEN 86.5 after
+9000 steps (86.0), its inference network 85.2 (84.9), and DVN 83.4 (83.6, from fewer crops): so FCN
+and ALEN of horses are normalised over the image. An FCN of LFW has 94.1 either way. Others, and wide
+networks, keep the rows, untried.
+
+DVNs of masks above learnt from adversarial outputs of four steps, whose gradient took that of the
+oracle in and had it wrong at the true output. With it right, narrow DVNs of horses have 84.4 at 0.2
+(over the image 83.7 at 0.15; 12000 steps, one seed); with one step and the oracle a constant, as in
+the authors' code, which is in use, 83.7 at 0.3. Others were not tried with either.
+
 Not chosen on a validation part: all of Bookmarks, which has Bibtex's settings; ablations of ALEN on
-masks, which have ALEN's; ALEN and DVN of narrow networks on LFW; wide DVNs' share of true outputs,
-which is that of narrow ones.
-
-Groups of channels were normalised over each row of pixels by itself in all that is said above.
-Over the image, the default, narrow networks of horses have (one seed, at the best
-threshold) 85.6 (FCN, by rows 85.2), ALEN 86.5 after 9000 steps (86.0), its inference network 85.2
-(84.9), and DVN 83.4 (83.6, from fewer crops), so that FCN and ALEN are normalised so and DVN is
-not. Nor are networks of LFW and wide ones, of which it was not tried.
-
-DVNs of masks learnt, in all that is said above, from adversarial outputs of four steps, whose
-gradient took that of the oracle in and had it wrong at the true output. With it right, narrow DVNs
-of horses have 84.4 at 0.2 (over the image 83.7 at 0.15; 12000 steps, one seed); with one step and
-the oracle a constant, as in the authors' code and as it is now, 83.7 at 0.3. Wide ones and those
-of LFW were not tried with either.
+masks, which have ALEN's; narrow ALENs and DVNs of LFW, which have what suits wide ones, of whole
+images; wide DVNs' share of true outputs, which is that of narrow ones.
 """
 
 from typing import Any
