@@ -71,8 +71,8 @@ LFW: FCN 94.8, ALEN 95.0 after three to eight refinements, 94.9 before any, DVN 
 All numbers of masks above are of channels normalised over each row of pixels. Over the image narrow
 networks of horses have (one seed, at the best threshold) 85.6 (FCN, by rows 85.2), ALEN 86.5 after
 9000 steps (86.0), its inference network 85.2 (84.9), and DVN 83.4 (83.6, from fewer crops): so FCN
-and ALEN of horses are normalised over the image. An FCN of LFW has 94.1 either way. Others, and wide
-networks, keep the rows, untried.
+and ALEN of horses are normalised over the image. An FCN of LFW has 94.1 either way. Others, and
+wide networks, keep the rows, untried.
 
 DVNs of masks above learnt from adversarial outputs of four steps, whose gradient took that of the
 oracle in and had it wrong at the true output. With it right, narrow DVNs of horses have 84.4 at 0.2
