@@ -89,6 +89,8 @@ def scale(
 ) -> Float[Array, "..."]:
     """``potentials / temperature``, where ``-inf`` stays ``-inf`` with derivative 0 in both.
 
+    What is out of the dtype's range after the division is ``-inf``, that is forbidden, or ``+inf``.
+
     Raises:
       ValueError: if ``temperature`` is no scalar, or a Python number that is not > 0, or not
         representable (normal) in the potentials' dtype; an array's value is not checked.

@@ -358,8 +358,8 @@ def marginals(
       gradient: ``"product"``, the covariance times the cotangent, which is the engine's own; or by
         the matrix of covariances of the unary marginals: ``"jacobian"`` (Algorithm 1, of chains),
         ``"conditioning"`` (Equation 13). All give the unary marginals the same gradient if
-        inference is exact; by a matrix, pairwise marginals and the log-partition function have
-        gradient 0.
+        inference is exact; by a matrix, pairwise marginals have gradient 0, and there is no
+        forward mode.
 
     Returns:
       :class:`Beliefs`. The gradient costs as much as inference by "product" (in a chain O(N L^2);
@@ -377,39 +377,43 @@ def marginals(
             unary, pairwise, temperature=temperature, length=length, probe=probe
         )
     if gradient == "jacobian" and isinstance(engine, Chain) or gradient == "conditioning":
-        given = (engine, temperature, gradient)
-        return cast(Beliefs, _by_matrix(*given, unary, pairwise, length, probe))
+        scaled = (numerics.scale(x, temperature) for x in (unary, pairwise))
+        return cast(Beliefs, _by_matrix(engine, gradient, *scaled, length, probe))
     raise ValueError(f"gradient must be product or conditioning, of chains jacobian: {gradient!r}")
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1, 2))
-def _by_matrix(engine, temperature, gradient, unary, pairwise, length, probe):
-    return engine.marginals(unary, pairwise, temperature=temperature, length=length)
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1))
+def _by_matrix(engine, gradient, unary, pairwise, length, probe):
+    return engine.marginals(unary, pairwise, length=length)
 
 
-def _by_matrix_forward(engine, temperature, gradient, unary, pairwise, length, probe):
-    beliefs = _by_matrix(engine, temperature, gradient, unary, pairwise, length, probe)
-    return beliefs, (unary, pairwise, length)
+def _by_matrix_forward(engine, gradient, unary, pairwise, length, probe):
+    beliefs = _by_matrix(engine, gradient, unary, pairwise, length, probe)
+    return beliefs, (unary, pairwise, length, beliefs)
 
 
-def _by_matrix_backward(engine, temperature, gradient, residuals, cotangents):
-    unary, pairwise, length = residuals
+def _by_matrix_backward(engine, gradient, residuals, cotangents):
+    unary, pairwise, length, free = residuals
     lost = jnp.zeros((), unary.dtype)
     if gradient == "jacobian":
-        matrices = chains.covariance(unary, pairwise, temperature=temperature, length=length)
+        matrices = chains.covariance(unary, pairwise, length=length)
     else:
 
         def run(unary, pairwise_and_flag):
             beliefs = engine.marginals(unary, pairwise_and_flag[0], length=length)
             return beliefs.unary, (beliefs.pairwise, 1.0 - beliefs.converged.astype(unary.dtype))
 
-        # What did not converge goes along as if it were a marginal of its own.
-        of_unary, (of_pairwise, flags) = conditioning.covariance(
-            run, unary, (pairwise, lost), temperature=temperature
-        )
+        # What did not converge goes along as if it were a marginal of its own. Of it the matrix has
+        # p(x_i) times the condition's flag less the free run's.
+        of_unary, (of_pairwise, flags) = conditioning.covariance(run, unary, (pairwise, lost))
         matrices = of_unary, of_pairwise
-        lost = jnp.sum(jnp.abs(flags)) * temperature / unary.shape[0]
-    unary, pairwise = (jnp.tensordot(cotangents.unary, matrix, axes=2) for matrix in matrices)
+        in_use = jnp.sum(free.unary)
+        of_free = 1.0 - free.converged.astype(unary.dtype)
+        lost = numerics.divide(jnp.sum(flags) + of_free * in_use, in_use)
+    # highest: accelerators would round the factors
+    unary, pairwise = (
+        jnp.tensordot(cotangents.unary, matrix, axes=2, precision="highest") for matrix in matrices
+    )
     return unary, pairwise, None, lost
 
 

@@ -66,7 +66,12 @@ def expectation(
     """``E[statistic_fn(x)]``, a pytree shaped as one value of ``statistic_fn``; must be finite."""
     weights = probabilities(score_fn, num_states, temperature=temperature)
     values = jax.vmap(statistic_fn)(jnp.asarray(configurations(num_states)))
-    return jax.tree.map(lambda v: jnp.tensordot(weights, v.astype(weights.dtype), axes=1), values)
+
+    def mean(values):
+        # highest: accelerators would round the factors
+        return jnp.tensordot(weights, values.astype(weights.dtype), axes=1, precision="highest")
+
+    return jax.tree.map(mean, values)
 
 
 def marginals(

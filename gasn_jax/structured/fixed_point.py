@@ -279,7 +279,7 @@ def _accelerated(sweep, depth, damping):
 
 def _mix(moves, images, known):
     """The affine combination of images [D, M] whose moves [D, M] sum to the least."""
-    gram = moves @ moves.T
+    gram = jnp.matmul(moves, moves.T, precision="highest")
     gram = jnp.where(known[:, None] & known[None, :], gram, 0.0)
     scale = jnp.trace(gram)
     eps = jnp.finfo(gram.dtype).eps

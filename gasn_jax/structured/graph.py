@@ -20,6 +20,7 @@ a region r with more than one variable.
 import dataclasses
 import hashlib
 import json
+import numbers
 import os
 import zipfile
 from collections.abc import Iterable, Sequence
@@ -63,8 +64,10 @@ class FactorGraph:
     def __post_init__(self):
         """Checks and freezes the arrays; O(F log F) in numpy."""
         for name in ("num_variables", "num_states"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be >= 1, got {getattr(self, name)}")
+            size = getattr(self, name)
+            if not isinstance(size, numbers.Integral) or size < 1:
+                raise ValueError(f"{name} must be an integer >= 1, got {size}")
+            object.__setattr__(self, name, int(size))  # numpy's would make equal graphs differ
         arrays = [_checked(np.asarray(rows), self.num_variables) for rows in self.factors]
         arrays = sorted((rows for rows in arrays if len(rows)), key=lambda rows: rows.shape[1])
         arities = [rows.shape[1] for rows in arrays]
@@ -262,8 +265,12 @@ def clamp(unary: Float[Array, "N L"], evidence: Int[Array, "N"]) -> Float[Array,
     Returns:
       [N, L]; ``-inf`` elsewhere. What is computed from them is conditioned on the evidence, and
       ``log_partition`` is the joint one of the evidence. A state >= L makes the model infeasible.
+
+    Raises:
+      ValueError: at trace time, for evidence of another shape, or that is no integers.
     """
-    evidence, states = jnp.asarray(evidence), jnp.arange(jnp.shape(unary)[1])[None, :]
+    evidence = checks.integers("evidence", evidence, jnp.shape(unary)[:1])
+    states = jnp.arange(jnp.shape(unary)[1])[None, :]
     allowed = (evidence < 0)[:, None] | (states == evidence[:, None])
     return jnp.where(allowed, unary, -jnp.inf)
 
@@ -329,7 +336,8 @@ def save(path: str | os.PathLike, graph: FactorGraph, unary: ArrayLike, factors:
     Args:
       path: without a suffix; its folder must exist.
       graph: the structure.
-      unary, factors: the potentials, see the module; their dtypes are kept.
+      unary, factors: the potentials, see the module; their dtypes are kept, but bfloat16 becomes
+        float32.
 
     Raises:
       ValueError: as :func:`check_values`; nothing is written then.
@@ -337,9 +345,9 @@ def save(path: str | os.PathLike, graph: FactorGraph, unary: ArrayLike, factors:
     check_values(graph, unary, factors)
     sizes = {"num_variables": graph.num_variables, "num_states": graph.num_states}
     description = {"format": _FORMAT, **sizes, "arities": list(graph.arities)}
-    arrays: dict[str, Any] = {"unary": np.asarray(unary)}
+    arrays: dict[str, Any] = {"unary": _plain(unary)}
     for arity, rows, table in zip(graph.arities, graph.factors, factors, strict=True):
-        arrays |= {f"variables_{arity}": rows, f"factors_{arity}": np.asarray(table)}
+        arrays |= {f"variables_{arity}": rows, f"factors_{arity}": _plain(table)}
     np.savez(_with_suffix(path, ".npz"), **arrays)
     text = json.dumps(description, indent=1) + "\n"
     _with_suffix(path, ".json").write_text(text, encoding="utf-8")
@@ -374,6 +382,12 @@ def load(
     except (ValueError, KeyError, TypeError, zipfile.BadZipFile, EOFError) as error:
         raise ValueError(f"{path}: no factor graph: {' '.join(str(error).split())}") from error
     return graph, unary, factors
+
+
+def _plain(array: ArrayLike) -> np.ndarray:
+    """In a dtype of numpy's own: of bfloat16 an archive would keep the bytes, not what they are."""
+    array = np.asarray(array)
+    return array.astype(np.float32) if array.dtype == jnp.bfloat16 else array
 
 
 def _with_suffix(path: str | os.PathLike, suffix: str) -> Path:

@@ -82,7 +82,9 @@ def argmax(
     *,
     height: int,
 ) -> tuple[Int[Array, "N"], Float[Array, ""]]:
-    """The best states [N] int32 and their score; -1 and ``-inf`` if nothing is possible.
+    """The best states [N] int32 and their score.
+
+    -1 and ``-inf`` if nothing is possible, -1 and NaN if a potential is NaN or ``+inf``.
 
     The score is differentiable: its gradient is the indicator of the states.
     """
@@ -94,8 +96,9 @@ def argmax(
         return _shifted(scores, last, state), state
 
     _, states = lax.scan(step, jnp.int32(0), choices)
-    states = jnp.where(best > -jnp.inf, states[scores.place], -1)
-    return states, graphs.score(graph, states, unary, factors)
+    valid = graphs.is_valid(unary, factors)
+    states = jnp.where((best > -jnp.inf) & valid, states[scores.place], -1)
+    return states, jnp.where(valid, graphs.score(graph, states, unary, factors), jnp.nan)
 
 
 def sample(
@@ -169,7 +172,7 @@ def entropy(
 
     start = jnp.zeros(log_transition.shape[1], log_transition.dtype).at[0].set(1.0)
     _, terms = lax.scan(step, start, log_transition)
-    return jnp.where(log_z > -jnp.inf, -jnp.sum(terms), 0.0)
+    return jnp.where(log_z == -jnp.inf, 0.0, -jnp.sum(terms))
 
 
 class _Plan(NamedTuple):

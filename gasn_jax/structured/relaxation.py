@@ -35,7 +35,7 @@ from gasn_jax.structured import schedule as schedules
 from gasn_jax.structured import sweep as sweeps
 
 _TOLERANCE = 1e-3
-_HUGE = 1e6
+_MANY = 30
 _TEMPERATURES = (1.0, 0.3, 0.1, 0.03, 0.01, 0.003, 0.001)
 
 
@@ -74,10 +74,11 @@ def argmax(
       graph: the structure, static.
       unary, factors: the potentials.
       counting: a concave free energy; None for :func:`counting.convex`.
-      temperatures: of the stages, > 0, in units of the potentials' mean range.
+      temperatures: of the stages, > 0, in units of the potentials' typical range: how far apart the
+        scores of a variable or factor are in the mean, large ones that forbid left out.
       solver: of each stage, warm-started from the one before; None for 200 coloured sweeps.
-      tolerance: how far score and bound may be apart, in units of the potentials' mean range and
-        beyond rounding, to count as equal.
+      tolerance: how far score and bound may be apart, in the same units and beyond rounding, to
+        count as equal.
 
     Returns:
       :class:`Best`: the best of the stages' beliefs, each improved by iterated conditional modes,
@@ -96,7 +97,7 @@ def argmax(
     potentials = _precise(unary, factors)
     valid = graphs.is_valid(*potentials)
     model = belief_propagation.to_model(graph, *potentials, counting)
-    epsilons = _mean_range(model) * jnp.asarray(stages, model.unary.dtype)
+    epsilons = _typical_range(model) * jnp.asarray(stages, model.unary.dtype)
 
     def stage(carry, epsilon):
         scores, best = carry  # messages in units of the score
@@ -121,7 +122,7 @@ def argmax(
     best = Best(nobody, none, -none, jnp.bool_(False), jnp.bool_(False))
     start = jnp.zeros((graph.num_states, plan.whole.stop), model.unary.dtype)
     (_, best), _ = lax.scan(stage, (start, best), epsilons)
-    certified = _agree(best.score, best.bound, tolerance * _mean_range(model)) & valid
+    certified = _agree(best.score, best.bound, tolerance * _typical_range(model)) & valid
     return best._replace(bound=jnp.where(valid, best.bound, jnp.nan), certified=certified)
 
 
@@ -159,7 +160,7 @@ def max_product(
     states = jnp.argmax(scores, axis=0).astype(jnp.int32)
     score, bound = graphs.score(graph, states, *potentials), free_energy.bound(plan, model, sent)
     states = jnp.where(score > -jnp.inf, states, -1)
-    certified = _agree(score, bound, _TOLERANCE * _mean_range(model)) & valid
+    certified = _agree(score, bound, _TOLERANCE * _typical_range(model)) & valid
     bound = jnp.where(valid, bound, jnp.nan)
     return Best(states, score, bound, certified, residual <= solver.tolerance), scores.T
 
@@ -178,20 +179,25 @@ def _agree(score, bound, slack):
     return near | ((bound == -jnp.inf) & (score == -jnp.inf))
 
 
-def _mean_range(model):
-    """How far apart the finite scores of a variable or factor are, where they are; 1 if nowhere.
+def _typical_range(model):
+    """How far apart the finite scores of a variable or factor typically are; 1 if nowhere are.
 
-    Scores that forbid by their size, a million times the others and more, do not set the scale.
+    The mean over variables and factors, but for scores that forbid by their size: within one those
+    are left out that lie many times lower than the mean of what lies above, and among all of them
+    those whose range is many times the upper quartile.
     """
     ranges = []
     for table in (model.unary, *model.tables):
         flat = table.reshape(-1, table.shape[-1])
-        top = jnp.max(flat, axis=0)
-        low = jnp.min(jnp.where(flat > -jnp.inf, flat, jnp.inf), axis=0)
-        ranges.append(jnp.where(top > low, top - low, 0.0))
-    ranges = jnp.sort(jnp.concatenate(ranges))
-    count = jnp.cumsum(ranges > 0)
-    means = jnp.cumsum(ranges) / jnp.maximum(count, 1)  # of the smallest so many
-    jump = (ranges[1:] > _HUGE * means[:-1]) & (means[:-1] > 0)
-    mean = means[jnp.argmax(jnp.append(jump, True))]
+        below = jnp.max(flat, axis=0) - flat
+        below = jnp.sort(jnp.where((flat > -jnp.inf) & (below > 0), below, 0.0), axis=0)
+        count = jnp.cumsum(below > 0, axis=0)
+        means = jnp.cumsum(below, axis=0) / jnp.maximum(count, 1)
+        near = (below[1:] <= _MANY * means[:-1]) | (count[:-1] == 0)
+        kept = jnp.cumprod(jnp.concatenate([jnp.ones_like(near[:1]), near]), axis=0)
+        ranges.append(jnp.max(jnp.where(kept == 1, below, 0.0), axis=0))
+    ranges = jnp.concatenate(ranges)
+    quartile = jnp.nanquantile(jnp.where(ranges > 0, ranges, jnp.nan), 0.75)
+    near = (ranges > 0) & (ranges <= _MANY * quartile)
+    mean = jnp.sum(jnp.where(near, ranges, 0.0)) / jnp.maximum(jnp.sum(near), 1)
     return jnp.where(mean > 0, mean, 1.0)

@@ -41,7 +41,7 @@ def gibbs_sweep(
       temperature: epsilon > 0.
 
     Returns:
-      States [N] int32.
+      States [N] int32; -1 throughout if a given one is outside 0..L-1.
 
     Raises:
       ValueError: at trace time, for shapes that are not the graph's.
@@ -56,7 +56,9 @@ def gibbs_sweep(
         return numerics.inverse_cdf(numerics.softmax(scores, axis=0), uniform[variables])
 
     sweep = _sweep(graph, unary, factors, draw)
-    return sweep(_checked(graph, states))
+    states = _checked(graph, states)
+    known = jnp.all((states >= 0) & (states < graph.num_states))
+    return jnp.where(known, sweep(states), -1)
 
 
 def iterated_conditional_modes(

@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
+from jax import lax
 from jaxtyping import Array, Float, Int
 
 from gasn_jax import numerics
@@ -47,10 +48,13 @@ def make(
 
     Args:
       plan: the schedule.
-      model: potentials and counting numbers.
+      model: potentials and counting numbers; the latter are constants to a derivative.
       damping: share of the old message in the new one, in [0, 1).
       hard: maxima instead of sums, the limit of temperature 0.
     """
+    # A rule of differentiation is given zeros for the numbers' tangents, and 0 * -inf is NaN.
+    numbers = lax.stop_gradient((model.variables, model.factors))
+    model = model._replace(variables=numbers[0], factors=numbers[1])
     send, (share, _) = _sender(plan, model, hard), _shares(plan, model)
 
     def sweep(messages):

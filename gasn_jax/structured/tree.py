@@ -63,7 +63,9 @@ def marginals(
 def argmax(
     graph: graphs.FactorGraph, unary: Float[Array, "N L"], factors: graphs.Factors
 ) -> tuple[Int[Array, "N"], Float[Array, ""]]:
-    """The best states [N] int32 and their score, O(N L^2); -1 and ``-inf`` if nothing is possible.
+    """The best states [N] int32 and their score, O(N L^2).
+
+    -1 and ``-inf`` if nothing is possible, -1 and NaN if a potential is NaN or ``+inf``.
 
     The score is differentiable: its gradient is the indicator of the states.
     """
@@ -86,8 +88,9 @@ def argmax(
 
     states = _down(plan, distribute, states)[0][:-1]
     possible = jnp.all(jnp.max(inward[plan.roots], axis=-1) > -jnp.inf)
-    states = jnp.where(possible, states, -1)
-    return states, graphs.score(graph, states, unary, factors)
+    valid = graphs.is_valid(unary, factors)
+    states = jnp.where(possible & valid, states, -1)
+    return states, jnp.where(valid, graphs.score(graph, states, unary, factors), jnp.nan)
 
 
 def sample(

@@ -7,7 +7,16 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from gasn_jax.structured import belief_propagation, chain, counting, engine, graph, grid, tree
+from gasn_jax.structured import (
+    belief_propagation,
+    chain,
+    counting,
+    engine,
+    fixed_point,
+    graph,
+    grid,
+    tree,
+)
 
 GRID = graph.grid(2, 3, 2)
 ENGINES = {
@@ -154,6 +163,43 @@ def test_loopy_takes_the_free_energy_of_choice(name):
     options = dict(counting=numbers, solver=model.solver)
     wanted = belief_propagation.marginals(GRID, unary, (pairwise,), **options)
     np.testing.assert_array_equal(model.marginals(unary, pairwise).unary, wanted.unary)
+
+
+def test_what_conditioning_tells_is_right_where_the_free_run_does_not_converge_either():
+    structure = graph.grid(2, 2, 2)
+    unary = jax.random.normal(jax.random.key(0), (4, 2))
+    pairwise = 3 * jax.random.normal(jax.random.key(1), (4, 2, 2))
+    solver = fixed_point.Solver(num_steps=1, acceleration=0, num_gradient_steps=0)
+    model = engine.Loopy(structure, solver=solver)
+    run = jax.jit(model.marginals)
+    free = run(unary, pairwise)
+    assert not free.converged
+    lost = 0.0
+    for i, s in np.ndindex(4, 2):
+        given = unary.at[i].set(jnp.where(jnp.arange(2) == s, unary[i], -jnp.inf))
+        lost += free.unary[i, s] * (1 - run(given, pairwise).converged) / 4
+
+    def first(probe, temperature):
+        options = dict(gradient="conditioning", probe=probe, temperature=temperature)
+        return engine.marginals(model, unary, pairwise, **options).unary[0, 0]
+
+    told = jax.jit(jax.grad(first))(0.0, 1.0)
+    assert lost > 0.5
+    np.testing.assert_allclose(told, lost, rtol=1e-5)
+
+
+@pytest.mark.parametrize("gradient", ["jacobian", "conditioning"])
+def test_a_matrix_route_has_the_gradient_in_the_temperature(gradient):
+    unary = jax.random.normal(jax.random.key(0), (4, 3)).at[1, 0].set(-jnp.inf)
+    pairwise = jax.random.normal(jax.random.key(1), (3, 3, 3))
+
+    def first(temperature, gradient):
+        options = dict(temperature=temperature, gradient=gradient)
+        return engine.marginals(engine.Chain(4, 3), unary, pairwise, **options).unary[0, 0]
+
+    given = [jax.jit(jax.grad(first), static_argnums=1)(0.7, g) for g in (gradient, "product")]
+    assert abs(given[1]) > 1e-3
+    np.testing.assert_allclose(*given, rtol=1e-4)
 
 
 @pytest.mark.slow

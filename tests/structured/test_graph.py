@@ -66,6 +66,8 @@ def test_equal_graphs_are_one_key_and_compile_once():
         "grid",
     ]
     assert all(first != other for other in others)
+    numbers = graph.from_edges(np.int64(9), np.int64(2), first.factors[0])
+    assert numbers == graph.from_edges(9, 2, first.factors[0])
     run = jax.jit(graph.score, static_argnums=0)
     for structure in (first, again, graph.grid(3, 3, 2)):
         run(structure, jnp.zeros(9, int), *random_potentials(structure))
@@ -93,8 +95,8 @@ def test_a_hundred_thousand_factors_take_milliseconds():
 @pytest.mark.parametrize(
     ("build", "message"),
     [
-        (lambda: graph.from_edges(0, 2, []), "num_variables must be >= 1, got 0"),
-        (lambda: graph.from_edges(2, 0, []), "num_states must be >= 1, got 0"),
+        (lambda: graph.from_edges(0, 2, []), "num_variables must be an integer >= 1, got 0"),
+        (lambda: graph.from_edges(2, 0, []), "num_states must be an integer >= 1, got 0"),
         (
             lambda: graph.from_edges(3, 2, [(0, 1), (1, 3)]),
             r"factor 1 \(of 2 variables\) must join variables in 0\.\.2, got \(1, 3\)",
@@ -192,6 +194,10 @@ def test_evidence_conditions():
             assert value == graph.score(structure, jnp.array(states), unary, factors)
         else:
             assert value == -jnp.inf
+    with pytest.raises(ValueError, match=r"evidence must have shape \(4,\), got \(1,\)"):
+        graph.clamp(unary, jnp.array([1]))
+    with pytest.raises(ValueError, match="evidence must be integers, got float32"):
+        graph.clamp(unary, jnp.zeros(4))
 
 
 def test_wrong_shapes_and_values_are_named():
@@ -223,6 +229,11 @@ def test_files_hold_everything(tmp_path):
         again = graph.load(tmp_path / "model")
         assert again[0] == structure
         jax.tree.map(np.testing.assert_array_equal, again[1:], (unary, factors))
+    halves = jax.tree.map(lambda x: jnp.asarray(x, jnp.bfloat16), (unary, factors))
+    graph.save(tmp_path / "model", structure, *halves)
+    again = graph.load(tmp_path / "model")[1:]
+    wanted = jax.tree.map(lambda x: np.asarray(x, np.float32), halves)
+    jax.tree.map(np.testing.assert_array_equal, again, wanted)
 
 
 @pytest.mark.parametrize("damage", ["json", "format", "field", "npz", "array", "factor"])

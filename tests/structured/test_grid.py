@@ -120,3 +120,16 @@ def test_log_prob_is_the_score_less_the_log_partition_function():
         wanted = graph.score(structure, jnp.asarray(states), *arguments) / 0.5 - log_z
         np.testing.assert_allclose(run(jnp.asarray(states)), wanted, atol=1e-12)
     assert run(jnp.asarray([0, 0, 0, 0, 3, 0])) == run(jnp.asarray([-1, 0, 0, 0, 0, 0])) == -np.inf
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+def test_what_is_no_score_makes_numbers_nan_and_states_none(bad):
+    structure = graph.grid(2, 2, 2)
+    unary, factors = potentials(structure)
+    unary = unary.at[1, 0].set(bad)
+    states, score = grid.argmax(structure, unary, factors, height=2)
+    assert np.all(states == -1) and np.isnan(score)
+    assert np.isnan(grid.entropy(structure, unary, factors, height=2))
+    states, score = tree.argmax(graph.chain(4, 2), unary, (factors[0][:3],))
+    assert np.all(states == -1) and np.isnan(score)
+    assert np.isnan(tree.entropy(graph.chain(4, 2), unary, (factors[0][:3],)))

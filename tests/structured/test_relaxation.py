@@ -137,6 +137,23 @@ def test_scores_that_forbid_by_their_size_do_not_set_the_scale():
     np.testing.assert_allclose(large.score, honest.score, rtol=1e-5)
 
 
+@pytest.mark.parametrize("large", [-1e2, -1e4, -1e6])
+def test_what_is_certified_is_the_best_beside_scores_that_forbid_by_their_size(large):
+    structure = graph.grid(3, 4, 3)
+    exact = jax.jit(lambda u, f: grid.argmax(structure, u, f, height=3)[1])
+    run = jax.jit(functools.partial(relaxation.argmax, structure))
+    certified = 0
+    for seed in range(8):
+        unary, (pairs,) = potentials(structure, seed)
+        pairs = (2 * pairs).at[:, 0, 2].set(large)
+        unary = unary.at[5, 1].set(large)
+        best = run(unary, (pairs,))
+        if best.certified:
+            certified += 1
+            np.testing.assert_allclose(best.score, exact(unary, (pairs,)), atol=0.02)
+    assert certified >= 2
+
+
 def test_scores_near_zero_do_not_set_the_scale_either():
     """Half of the grid hardly matters; annealing must start at the scores of the other half."""
     structure = graph.grid(6, 6, 2)

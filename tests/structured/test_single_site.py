@@ -68,6 +68,14 @@ def test_conditional_modes_climb_to_where_no_single_change_helps():
             assert all(score >= every[number ^ bit] for bit in (1, 2, 4, 8, 16))
 
 
+@pytest.mark.parametrize("state", [-1, 2])
+def test_a_state_that_is_none_is_told(state):
+    unary, factors = potentials(0)
+    states = jnp.zeros(5, int).at[3].set(state)
+    got = single_site.gibbs_sweep(jax.random.key(0), REGIONS, states, unary, factors)
+    assert np.all(got == -1)
+
+
 def test_bad_input():
     unary, factors = potentials(0)
     with pytest.raises(ValueError, match="num_sweeps must be >= 1, got 0"):
