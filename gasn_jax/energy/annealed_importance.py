@@ -124,8 +124,11 @@ def sigmoid_schedule(num_steps: int, *, sharpness: float = 4.0) -> Float[Array, 
     """
     require(num_steps >= 1, "num_steps", ">= 1", num_steps)
     require(0 < sharpness < math.inf, "sharpness", "> 0 and finite", sharpness)
-    inner = jnp.tanh(0.5 * sharpness * jnp.linspace(-1.0, 1.0, num_steps + 1))
-    return (0.5 * (1 + inner / inner[-1])).at[-1].set(1.0).at[0].set(0.0)
+    inner = np.tanh(0.5 * sharpness * np.linspace(-1.0, 1.0, num_steps + 1))
+    # in float64, and never falling: float32's tanh is not monotone
+    betas = np.maximum.accumulate(0.5 * (1 + inner / inner[-1]))
+    betas[0], betas[-1] = 0.0, 1.0
+    return jnp.asarray(np.minimum(betas, 1.0), float)
 
 
 def forward(
@@ -205,19 +208,24 @@ def rbm_path(
     """From independent visible units to a restricted Boltzmann machine.
 
     The parameters on the way are mixed: those at 0 have no weights and no hidden bias, and the
-    visible bias of the base rates. All hidden units are summed out.
+    visible bias of the base rates. All hidden units are summed out. Half precision becomes float32.
 
     Args:
       params, rbm: the machine.
       base_visible_bias: at 0, [V]; None for the machine's own.
     """
     rbms.check(params, rbm)
+    precise = jnp.promote_types(params["weights"].dtype, jnp.float32)
+    params = jax.tree.map(lambda x: jnp.asarray(x, precise), params)
     bias = params["visible_bias"] if base_visible_bias is None else base_visible_bias
-    base = jax.tree.map(jnp.zeros_like, params) | {"visible_bias": bias}
+    base = jax.tree.map(jnp.zeros_like, params) | {"visible_bias": jnp.asarray(bias, precise)}
+
+    def part(beta, x):
+        # 0 times a bias of minus infinity is 0.
+        finite = beta * jnp.where(x == -jnp.inf, 0.0, x)
+        return jnp.where((x == -jnp.inf) & (beta != 0), -jnp.inf, finite)
 
     def mixed(beta):
-        # 0 times a bias of minus infinity is 0.
-        part = numerics.multiply_log
         return jax.tree.map(lambda a, b: part(1 - beta, a) + part(beta, b), base, params)
 
     def kernel(key, v, beta):
@@ -228,9 +236,9 @@ def rbm_path(
             -rbms.free_energy(mixed(beta), rbm, v) * rbms.validity(rbm.visible, v)
         ),
         kernel=kernel,
-        sample=lambda key: rbms.draw(key, rbm.visible, bias),
-        log_partition=-rbms.hidden_free_energy(base, rbm, jnp.zeros(rbm.num_hidden, bias.dtype))
-        + rbm.num_hidden * jnp.log(2.0).astype(bias.dtype),
+        sample=lambda key: rbms.draw(key, rbm.visible, base["visible_bias"]),
+        log_partition=-rbms.hidden_free_energy(base, rbm, jnp.zeros(rbm.num_hidden, precise))
+        + rbm.num_hidden * jnp.log(2.0).astype(precise),
     )
 
 

@@ -51,7 +51,7 @@ class Info(NamedTuple):
 
 def init(key: Key[Array, ""], path: Path, betas: Float[Array, "K"]) -> State:
     """Replicas drawn from the start of the path."""
-    keys = jax.random.split(key, betas.shape[0])
+    keys = jax.random.split(key, jnp.asarray(betas).shape[0])
     return State(jax.vmap(path.sample)(keys), jnp.int32(0))
 
 

@@ -12,6 +12,8 @@ with visible units v and hidden units h of one kind each:
 The quadratic term is there for gaussian units only. Of spins it would be the constant V/2, which
 cancels in every probability; of binary units it would only move b by 1/2.
 
+Likelihoods and partition functions are computed in float32 at least.
+
 Biases of binary units may be minus infinity: such a unit is always 0. What is no state of its unit,
 as 0 is none of a spin, gives NaN and no number; energies and conditionals also take what lies
 between two states, as the mean of a unit does.
@@ -168,6 +170,7 @@ def log_partition(params: Params, rbm: RBM, *, chunk_size: int = 2**12) -> Float
     if chunk_size < 1:
         raise ValueError(f"chunk_size must be >= 1, got {chunk_size}")
     free = hidden_free_energy if by_hidden else free_energy
+    params = _precise(params)
     dtype = params["weights"].dtype
 
     def of_state(number):
@@ -191,6 +194,8 @@ def log_partition(params: Params, rbm: RBM, *, chunk_size: int = 2**12) -> Float
 
 def log_prob(params: Params, rbm: RBM, v: Visible) -> Float[Array, ""]:
     """``log p(v)``, scalar, exactly; errors as :func:`log_partition`."""
+    check(params, rbm, v=v)
+    params, v = _precise((params, v))
     return -free_energy(params, rbm, v) * validity(rbm.visible, v) - log_partition(params, rbm)
 
 
@@ -212,6 +217,7 @@ def mean_log_density(params: Params, rbm: RBM, v: Float[Array, "M V"]) -> Float[
         wanted = f"[M, {rbm.num_visible}] with M >= 1"
         raise ValueError(f"v must have shape {wanted}, got {jnp.shape(v)}")
     check(params, rbm, v=v[0])
+    params, v = _precise((params, v))
     energies = jax.vmap(lambda one: free_energy(params, rbm, one))(v)
     return -jnp.mean(energies) * validity(rbm.visible, v)
 
@@ -228,7 +234,7 @@ def validity(kind: str, x: Float[Array, "..."], *, or_means: bool = False) -> Fl
         valid = (x >= low) & (x <= 1)
     else:
         valid = (x == low) | (x == 1)
-    return jnp.where(jnp.all(valid), 1.0, jnp.nan).astype(jnp.result_type(x))
+    return jnp.where(jnp.all(valid), 1.0, jnp.nan).astype(jnp.result_type(x, float))
 
 
 def mean(kind: str, received: Float[Array, "..."]) -> Float[Array, "..."]:
@@ -269,9 +275,20 @@ def check(params: Params, rbm: RBM, *, v: Array | None = None, h: Array | None =
             raise ValueError(f"{name} must have shape {wanted[name]}, got {jnp.shape(array)}")
 
 
+def _precise(tree):
+    """In float32 at least: half precision is too coarse for sums over many units."""
+
+    def precise(x):
+        return jnp.asarray(x, jnp.promote_types(jnp.result_type(x), jnp.float32))
+
+    return jax.tree.map(precise, tree)
+
+
 def _dot(states, bias):
     """Their product, in which a unit at 0 has no part of a bias of minus infinity."""
-    return jnp.sum(numerics.multiply_log(states, bias))
+    forbidden = bias == -jnp.inf
+    allowed = jnp.sum(states * jnp.where(forbidden, 0.0, bias))
+    return allowed - jnp.sum(jnp.where(forbidden & (states != 0), jnp.inf, jnp.zeros_like(bias)))
 
 
 def _log_sum(kind, received):

@@ -73,7 +73,7 @@ def correlation_with_start(
               {\sqrt{\sum_d \mathrm{Var}(f_{0d}) \sum_d \mathrm{Var}(f_{td})}}
 
     over the chains: 1 where they did not move, 0 where they forgot; of stationary chains it is
-    their autocorrelation. 0 where nothing varies.
+    their autocorrelation. 0 where nothing varies beyond rounding.
 
     Raises:
       ValueError: for other shapes or fewer than two chains.
@@ -84,11 +84,17 @@ def correlation_with_start(
     if chains.ndim != 3 or (chains.shape[0], chains.shape[2]) != start.shape:
         wanted = f"[{start.shape[0]}, T, {start.shape[1]}]"
         raise ValueError(f"chains must have shape {wanted}, got {chains.shape}")
-    start = start - start.mean(axis=0)
-    chains = chains - chains.mean(axis=0)
+    start, chains = (_centred(x) for x in (start, chains))
     shared = np.einsum("md,mtd->t", start, chains)
     norm = np.sqrt(np.sum(start**2) * np.sum(chains**2, axis=(0, 2)))
     return np.divide(shared, norm, out=np.zeros_like(norm), where=norm > 0)
+
+
+def _centred(x):
+    """``x`` less its mean over the first axis; exactly 0 where only rounding is left."""
+    mean = x.mean(axis=0)
+    rounding = 8 * np.finfo(x.dtype).eps * np.max(np.abs(x), axis=0)
+    return np.where(np.abs(x - mean) > rounding, x - mean, 0.0)
 
 
 def _shares(classes, num_classes):

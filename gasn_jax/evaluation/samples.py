@@ -1,7 +1,8 @@
 """Statistics that compare samples with reference data: binary images, states and strings.
 
 Samples are int states [M, N], one row each, values 0..L-1 for L = ``num_states``; a row may be
-padded with -1 beyond its length. Every function is pure and works under ``jax.jit`` with
+padded with -1 beyond its length. Where one-hot rows are compared (means, covariances, MMD), any
+other state makes the number NaN. Every function is pure and works under ``jax.jit`` with
 ``num_states`` static. All are zero in expectation or at best for a perfect model only up to
 sampling noise: report beside them the same number between two parts of the real data.
 """
@@ -109,8 +110,8 @@ def hamming_mmd(
     if isinstance(bandwidth, numbers.Real) and not bandwidth > 0:
         raise ValueError(f"bandwidth must be > 0, got {bandwidth}")
     # state -1 becomes class 0
-    x = _one_hot(samples + 1, num_states + 1).reshape(samples.shape[0], -1)
-    y = _one_hot(reference + 1, num_states + 1).reshape(reference.shape[0], -1)
+    x = _one_hot(samples.astype(jnp.int32) + 1, num_states + 1).reshape(samples.shape[0], -1)
+    y = _one_hot(reference.astype(jnp.int32) + 1, num_states + 1).reshape(reference.shape[0], -1)
     scale = bandwidth * samples.shape[1]
 
     def kernel(left: Array, right: Array) -> Array:
@@ -263,7 +264,10 @@ def length_unigram_error(
 
 
 def _one_hot(states: Array, num_states: int) -> Array:
-    return jax.nn.one_hot(states, num_states)
+    """Zeros for -1; NaN throughout if there is a state that is none, so that no number is wrong."""
+    states = jnp.asarray(states, jnp.int32)  # -1 is no uint8
+    known = jnp.all((states >= -1) & (states < num_states))
+    return jax.nn.one_hot(states, num_states) * jnp.where(known, 1.0, jnp.nan)
 
 
 def _covariance(states: Array, num_states: int) -> Array:

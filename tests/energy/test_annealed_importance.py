@@ -259,3 +259,36 @@ def test_a_mode_that_nobody_finds_is_not_noticed():
     even = ais.rbm_log_likelihood(KEY, params, rbm, v, **options)
     error = even.log_likelihood - rbms.log_likelihood(params, rbm, v)
     assert abs(error) < 3 * even.forward.standard_error and not even.reliable
+
+
+def test_the_path_s_slope_in_beta_is_right_at_both_ends():
+    params, rbm = machines.machine("binary", "binary")
+    params |= {"visible_bias": jnp.asarray(params["visible_bias"]).at[0].set(-jnp.inf)}
+    path = ais.rbm_path(params, rbm, base_visible_bias=0.5 * params["visible_bias"])
+    v = jnp.array([0.0, 1.0, 0.0, 1.0])
+    slope = jax.grad(path.log_density, argnums=1)
+    for beta, step in ((0.0, 1e-6), (1.0, -1e-6)):
+        ends = path.log_density(v, jnp.asarray(beta + step)), path.log_density(v, jnp.asarray(beta))
+        wanted = (ends[0] - ends[1]) / step
+        np.testing.assert_allclose(slope(v, jnp.asarray(beta)), wanted, rtol=1e-4)
+
+
+@pytest.mark.parametrize(("num_steps", "sharpness"), [(1000, 15.0), (100_000, 8.0), (10, 1e-3)])
+def test_schedules_rise_in_float32(num_steps, sharpness):
+    with jax.enable_x64(False):
+        betas = ais.sigmoid_schedule(num_steps, sharpness=sharpness)
+    assert betas.dtype == jnp.float32 and betas.shape == (num_steps + 1,)
+    assert betas[0] == 0 and betas[-1] == 1 and np.all(np.diff(betas) >= 0)
+
+
+def test_base_rates_of_integers_that_are_no_states_are_nan():
+    _, rbm = machines.machine("binary", "binary")
+    assert np.all(np.isnan(ais.base_rates(rbm, np.full((3, 4), 255, np.uint8))))
+    assert np.all(np.isfinite(ais.base_rates(rbm, np.ones((3, 4), np.uint8))))
+
+
+def test_a_half_precision_machine_is_annealed_in_float32():
+    params, rbm = machines.machine("binary", "binary")
+    params = jax.tree.map(lambda x: jnp.asarray(x, jnp.bfloat16), params)
+    log_weights, _ = estimates(params, rbm, num_chains=3, num_steps=5)
+    assert np.all(np.isfinite(log_weights))

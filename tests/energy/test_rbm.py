@@ -250,3 +250,38 @@ def test_halves_are_drawn_as_precisely_as_float32():
         drawn = jax.vmap(lambda k, x=received: rbms.draw(k, "binary", x))(keys)
         assert drawn.dtype == dtype
         assert np.mean(np.asarray(drawn, float)) == pytest.approx(1 / (1 + np.exp(7)), rel=0.3)
+
+
+@pytest.mark.parametrize("visible", ["binary", "spin", "gaussian"])
+def test_gradients_in_the_units_are_right_where_a_unit_is_zero(visible):
+    params, rbm = machines.machine(visible, "binary", num_visible=3, num_hidden=2)
+    v, h = jnp.array([0.0, 1.0, 0.0]), jnp.array([1.0, 0.0])
+    received = params["visible_bias"] + params["weights"] @ h
+    wanted = (v if visible == "gaussian" else 0.0) - received
+    given = jax.grad(rbms.energy, argnums=2)(params, rbm, v, h)
+    np.testing.assert_allclose(given, wanted, rtol=1e-12)
+    mean = jax.nn.sigmoid(params["hidden_bias"] + v @ params["weights"])
+    wanted = (v if visible == "gaussian" else 0.0) - params["visible_bias"]
+    wanted = wanted - params["weights"] @ mean
+    given = jax.grad(rbms.free_energy, argnums=2)(params, rbm, v)
+    np.testing.assert_allclose(given, wanted, rtol=1e-12)
+
+
+def test_a_forbidden_unit_has_no_gradient_and_no_configuration():
+    params, rbm = machines.machine("binary", "binary", num_visible=3, num_hidden=2)
+    params |= {"visible_bias": jnp.asarray(params["visible_bias"]).at[2].set(-jnp.inf)}
+    v = jnp.array([0.0, 1.0, 0.0])
+    assert rbms.free_energy(params, rbm, v.at[2].set(1.0)) == jnp.inf
+    slope = jax.grad(rbms.free_energy)(params, rbm, v)
+    assert slope["visible_bias"][2] == 0 and np.all(np.isfinite(slope["weights"]))
+
+
+@pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float16])
+def test_likelihoods_of_half_precision_are_those_of_its_numbers_in_float32(dtype):
+    params, rbm = machines.machine("binary", "binary", num_visible=60, num_hidden=5)
+    half = jax.tree.map(lambda x: jnp.asarray(x, dtype), params)
+    single = jax.tree.map(lambda x: jnp.asarray(x, jnp.float32), half)
+    v = jnp.asarray(np.random.default_rng(0).integers(0, 2, (7, 60)), jnp.float32)
+    found = rbms.log_likelihood(half, rbm, v.astype(dtype))
+    assert found.dtype == jnp.float32
+    np.testing.assert_allclose(found, rbms.log_likelihood(single, rbm, v), rtol=1e-6)

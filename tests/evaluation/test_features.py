@@ -67,3 +67,11 @@ def test_the_correlation_with_the_start_is_that_of_an_autoregression():
     np.testing.assert_array_equal(features.correlation_with_start(start, 0 * same), 0)
     with pytest.raises(ValueError, match=r"chains must have shape \[20000, T, 2\]"):
         features.correlation_with_start(start, start)
+
+
+def test_the_correlation_of_what_does_not_vary_is_zero():
+    start = np.full((3, 2), 0.1)
+    for value in (0.1, 0.7):
+        np.testing.assert_array_equal(
+            features.correlation_with_start(start, np.full((3, 2, 2), value)), 0
+        )

@@ -226,3 +226,13 @@ def test_a_length_that_the_samples_lack_costs_the_full_distance():
 def test_wrong_shapes_are_named(call, complaint):
     with pytest.raises(ValueError, match=complaint):
         call(np.zeros((M, N), np.int32), np.ones(M, np.int32))
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.int8, np.int32])
+def test_a_state_that_is_none_makes_numbers_nan(dtype):
+    rows = np.random.default_rng(0).integers(0, 2, (6, 4)).astype(dtype)
+    wrong = (rows * 100).astype(dtype)
+    for statistic in (stats.mean_error, stats.covariance_error, stats.hamming_mmd):
+        assert np.isfinite(statistic(jnp.asarray(rows), jnp.asarray(rows[::-1])))
+        assert np.isnan(statistic(jnp.asarray(wrong), jnp.asarray(rows)))
+        assert np.isnan(statistic(jnp.asarray(rows), jnp.asarray(wrong)))
