@@ -117,7 +117,7 @@ def _load(
 ) -> CelebA:
     given = (place.parent / _PARTITION, place.parent / "Eval" / _PARTITION)
     partition = next((path for path in given if path.is_file()), None)
-    parts = _read_partition(partition) if partition else _by_number(names)
+    parts = _read_partition(partition) if partition else _by_number(place, names)
     images, skipped = [], []
     for part in parts:
         found = np.empty((len(part), side, side, 3), np.uint8)
@@ -178,9 +178,14 @@ def _read_partition(path):
     return parts
 
 
-def _by_number(names):
+def _by_number(place, names):
     """The names of each part, with those of missing numbers between them; 1 to 202599."""
-    by_number = {int(name.partition(".")[0]): name for name in names}
+    by_number: dict[int, str] = {}
+    for name in names:
+        number = int(name.partition(".")[0])
+        if number in by_number:
+            raise locate.DataError(f"{place}: {name} and {by_number[number]} have one number")
+        by_number[number] = name
     ends = (1, *_FIRST, _LAST + 1)
     parts = []
     for first, beyond in itertools.pairwise(ends):

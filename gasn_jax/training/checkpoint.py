@@ -26,6 +26,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 from absl import logging
 
+from gasn_jax import checks
 from gasn_jax.training.errors import CheckpointError, WorkdirError
 
 # TensorStore reports a failing disk as a ValueError that holds the system's own words.
@@ -63,8 +64,10 @@ class Checkpoints:
             and it may be one that cannot be written.
 
         Raises:
+          ValueError: if `keep` is below 1.
           WorkdirError: if the directory cannot be created or read.
         """
+        checks.require(keep >= 1, "keep", ">= 1", keep)
         self._directory = pathlib.Path(directory).absolute()
         self._keep = keep
         self._read_only = read_only

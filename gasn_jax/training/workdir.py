@@ -23,7 +23,7 @@ import numpy as np
 from absl import logging
 
 import gasn_jax
-from gasn_jax.training.errors import WorkdirError
+from gasn_jax.training.errors import WorkdirError, require
 
 _NAMED = 5  # differences that a line names
 _PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
@@ -42,11 +42,16 @@ class Workdir:
 
         Args:
           path: the directory, created if it does not exist.
-          config: a dataclass that JSON can hold: the run's identity.
+          config: a dataclass: the run's identity. Fields are numbers, strings, None, arrays,
+            tuples and dicts of these, functions and classes, which count by their names, and such
+            dataclasses, Flax modules too.
+
+        Raises:
+          ConfigError: for other fields, which could not be compared.
         """
         self.path = os.path.abspath(path)
         self.checkpoints = os.path.join(self.path, "checkpoints")
-        self._config = json.loads(json.dumps(dataclasses.asdict(config), default=str))
+        self._config = json.loads(json.dumps(_fields(config)))
         self._held = contextlib.ExitStack()
         self._metrics: IO[str]
 
@@ -189,6 +194,31 @@ def to_json(value: Any) -> Any:
     # A float32 printed as the double it equals has 17 digits, 9 of them noise.
     narrow: Any = array if array.dtype.itemsize >= 4 else array.astype(np.float32)
     return float(np.format_float_scientific(narrow[()], unique=True))
+
+
+def _fields(config: Any) -> dict[str, Any]:
+    """What identifies a dataclass, by field."""
+    return {
+        field.name: _identity(getattr(config, field.name), field.name)
+        for field in dataclasses.fields(config)
+    }
+
+
+def _identity(value: Any, name: str) -> Any:
+    """What identifies a config's value, as JSON can hold it."""
+    if isinstance(value, (np.generic, np.ndarray, jax.Array)):
+        value = np.asarray(value).tolist()
+    if value is None or isinstance(value, (bool, int, float, str)):
+        return value
+    if isinstance(value, (list, tuple)):
+        return [_identity(item, name) for item in value]
+    if isinstance(value, Mapping):
+        return {str(key): _identity(item, name) for key, item in value.items()}
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {"class": type(value).__qualname__} | _fields(value)
+    named = hasattr(value, "__qualname__")
+    require(named, name, "what another process can compare", value)
+    return f"{value.__module__}.{value.__qualname__}"
 
 
 @contextlib.contextmanager

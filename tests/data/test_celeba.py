@@ -75,6 +75,9 @@ def test_without_a_partition_a_number_between_others_is_missed(tmp_path):
     found = celeba.load(tmp_path, skip_bad_images=True)
     assert [len(part) for part in found[:3]] == [2, 0, 1]
     assert len(found.skipped) == 1 and "000004.jpg" in found.skipped[0]
+    Image.new("RGB", (178, 218)).save(tmp_path / "celeba" / "img_align_celeba" / "3.jpg")
+    with pytest.raises(locate.DataError, match="3.jpg and 000003.jpg have one number"):
+        celeba.load(tmp_path)
 
 
 @pytest.mark.parametrize("as_zip", [False, True])

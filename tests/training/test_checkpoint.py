@@ -276,3 +276,8 @@ def test_a_leaf_path_names_dicts_tuples_and_attributes():
     assert list(checkpoint.named_leaves(jnp.ones(1))) == ["state"]
     with pytest.raises(ValueError, match="two leaves have the path a/b"):
         checkpoint.named_leaves({"a/b": 1, "a": {"b": 2}})
+
+
+def test_keeping_none_is_refused(tmp_path):
+    with pytest.raises(ValueError, match="keep: wanted >= 1, got 0"):
+        checkpoint.Checkpoints(tmp_path, keep=0)

@@ -86,7 +86,7 @@ def test_training_logs_and_ends_with_its_code(tmp_path, capsys):
     assert "orbax" not in result.stderr.lower()
     config = json.loads((tmp_path / "run" / "config.json").read_text())
     assert (config["num_steps"], config["widths"]) == (12, [3])
-    assert config["optimizer"] == {"rate": 1.0}
+    assert config["optimizer"] == {"class": "OptimizerConfig", "rate": 1.0}
     refused = common._exit_code(flagged.main, flagged.Config(num_steps=13), str(tmp_path / "run"))
     assert refused == 4
     assert "of another config: num_steps is 12 there, 13 here" in capsys.readouterr().err

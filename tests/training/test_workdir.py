@@ -2,13 +2,17 @@
 
 import dataclasses
 import json
+from typing import Any
 from unittest import mock
 
+import flax.linen as nn
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from absl import logging
 
+from gasn_jax.structured import graph
 from gasn_jax.training import errors, workdir
 
 
@@ -33,7 +37,8 @@ def open_and_close(path, config):
 def test_writes_config_and_versions(tmp_path):
     open_and_close(tmp_path / "run", Config())
     config = json.loads((tmp_path / "run" / "config.json").read_text())
-    assert config == {"seed": 0, "num_steps": 10, "widths": [1, 2], "inner": {"rate": 0.1}}
+    inner = {"class": "Inner", "rate": 0.1}
+    assert config == {"seed": 0, "num_steps": 10, "widths": [1, 2], "inner": inner}
     versions = json.loads((tmp_path / "run" / "versions.json").read_text())
     assert {"python", "jax", "jaxlib", "flax", "optax", "numpy", "gasn_jax"} <= versions.keys()
     assert versions["device_kind"]
@@ -183,3 +188,40 @@ def test_of_many_differences_five_are_named():
     assert line.startswith("field0 is 0 there, 1 here; ")
     assert line.endswith("field4 is 4 there, 5 here; and 2 more")
     assert "more" not in workdir._differences({}, dict.fromkeys("abcde", 1))
+
+
+class Relu(nn.Module):
+    width: int = 3
+
+
+class Tanh(nn.Module):
+    width: int = 3
+
+
+@dataclasses.dataclass(frozen=True)
+class OfAnything:
+    value: Any
+
+
+@pytest.mark.parametrize(
+    ("value", "other"),
+    [
+        (Relu(), Tanh()),
+        (jax.nn.relu, jax.nn.gelu),
+        (nn.initializers.zeros, nn.initializers.ones),
+        (np.arange(4000), np.arange(4000) + (np.arange(4000) == 2000)),
+        ({"rate": np.float32(0.5)}, {"rate": 0.25}),
+        (graph.grid(30, 30, 2), graph.grid(30, 30, 2, neighbours=8)),
+    ],
+    ids=["modules", "functions", "initializers", "arrays", "dicts", "graphs"],
+)
+def test_a_run_is_of_its_config_and_no_other(tmp_path, value, other):
+    open_and_close(tmp_path, OfAnything(value))
+    open_and_close(tmp_path, OfAnything(value))
+    with pytest.raises(errors.WorkdirError, match="of another config"):
+        open_and_close(tmp_path, OfAnything(other))
+
+
+def test_what_cannot_be_compared_is_no_config(tmp_path):
+    with pytest.raises(errors.ConfigError, match="value: wanted what another process can compare"):
+        open_and_close(tmp_path, OfAnything(object()))
