@@ -44,9 +44,10 @@ What the numbers of masks do not tell by themselves:
 * FCNs and ALENs of horses were first run with channels normalised by rows. On the test part these
   (`--config.group_rows=true`, thresholds 0.5 and 0.6) had 84.43 +- 0.18 and 84.61 +- 0.18 (FCN,
   five seeds), 85.24 +- 0.14 and 85.35 +- 0.13 (ALEN, three);
-* the wide DVNs learnt from adversarial outputs of four steps, whose gradient was wrong at the true
-  output, where these start; now they have one step and the oracle is a constant, as in the authors'
-  code. Narrow DVNs of horses had 82.17 +- 0.37 and 82.14 +- 0.33 then (three seeds);
+* wide DVNs, and narrow ones of faces, learnt from adversarial outputs of four steps, whose gradient
+  was wrong at the true output, where these start; now they have one step and the oracle is a
+  constant, as in the authors' code. Narrow DVNs of horses had 82.17 +- 0.37 and 82.14 +- 0.33 then
+  (three seeds);
 * in the wide ALENs of faces both networks dropped the same units in training; now each drops its
   own, as the horses' do, where it makes no difference (86.45 +- 0.24 before).
 

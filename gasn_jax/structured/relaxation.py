@@ -189,7 +189,7 @@ def _typical_range(model):
     ranges = []
     for table in (model.unary, *model.tables):
         flat = table.reshape(-1, table.shape[-1])
-        below = jnp.max(flat, axis=0) - flat
+        below = jnp.max(flat, axis=0, keepdims=True) - flat
         below = jnp.sort(jnp.where((flat > -jnp.inf) & (below > 0), below, 0.0), axis=0)
         count = jnp.cumsum(below > 0, axis=0)
         means = jnp.cumsum(below, axis=0) / jnp.maximum(count, 1)
