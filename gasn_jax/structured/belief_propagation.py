@@ -72,6 +72,8 @@ class Result(NamedTuple):
 
     Attributes:
       log_partition: the free energy at the fixed point; of a concave one its upper bound. Scalar.
+        Forbid by ``-inf``: beside scores such as -1e9 the bound is above by their rounding, which
+        may be hundreds; ``gap`` tells.
       unary: beliefs of variables, [N, L].
       factors: beliefs of factors, of the potentials' shapes; they agree with ``unary`` as far as
         the messages have converged.
