@@ -12,7 +12,7 @@ The steps are differentiable with respect to whatever v depends on, so that a lo
 trains the model end to end; `jax.lax.stop_gradient` on the result is for those that do not.
 
 Reference: Pan, Liu, Yan, Yang and Yang, "Adversarial Localized Energy Network for Structured
-Prediction", Equations 4 and 12.
+Prediction", Equations 1, 4 and 12.
 """
 
 import dataclasses

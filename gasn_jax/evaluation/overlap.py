@@ -24,13 +24,13 @@ Output = Float[Array, "..."]
 
 
 def f1(y: Output, true: Output) -> Float[Array, ""]:
-    """The relaxed F1 of one output (ALEN, Equation 8); ValueError for other shapes."""
+    """The relaxed F1 of one output (ALEN, Equations 8 to 10); ValueError for other shapes."""
     both, either = _intersection_and_union(y, true)
     return _ratio(2 * both, both + either).astype(jnp.result_type(y, true, float))
 
 
 def iou(y: Output, true: Output) -> Float[Array, ""]:
-    """The relaxed intersection over union of one output; ValueError for other shapes."""
+    """The relaxed intersection over union (ALEN, Equations 9 and 10); errors as :func:`f1`."""
     return _ratio(*_intersection_and_union(y, true)).astype(jnp.result_type(y, true, float))
 
 
@@ -141,6 +141,7 @@ def superpixel_accuracy(
 
 
 def _intersection_and_union(y, true):
+    """Equations 9 and 10."""
     # half precision ends at 65504
     entries = _minimum_and_maximum(y, true)
     return [jnp.sum(x, dtype=jnp.promote_types(x.dtype, jnp.float32)) for x in entries]

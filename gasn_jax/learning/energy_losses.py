@@ -76,12 +76,12 @@ def least_squares_generator(network_value: Value, *, target: float = 1.0) -> Val
 
 
 def binary_cross_entropy(logits: Output, true: Output) -> Value:
-    """Mean over entries of ``-log p(y*)``: the surrogate L_task of binary outputs (ALEN, 11)."""
+    """Mean over entries of ``-log p(y*)``: the surrogate L_task of binary outputs (ALEN, Eq. 11)."""
     return jnp.mean(optax.sigmoid_binary_cross_entropy(logits, true))
 
 
 def categorical_cross_entropy(logits: Float[Array, "... L"], true: Float[Array, "... L"]) -> Value:
-    """The mean over variables of ``-log p(y*)``, y* one-hot: L_task of L states (ALEN, 11)."""
+    """The mean over variables of ``-log p(y*)``, y* one-hot: L_task of L states (ALEN, Eq. 11)."""
     return jnp.mean(optax.softmax_cross_entropy(logits, true))
 
 

@@ -241,7 +241,8 @@ def covariance_matrices(
     The centred matrix itself is propagated, so the small entries of far-apart variables are not
     the difference of two large ones. O(N^2 L^3).
 
-    Reference: GASN paper, Algorithm 1, lines 4-10, divided by ``p_i`` and centred.
+    Reference: GASN paper, Equations 14 to 17 and Algorithm 1, lines 4-10, divided by ``p_i`` and
+    centred.
     """
     num_variables, num_states = marginals.shape
     eye = jnp.eye(num_states, dtype=marginals.dtype)

@@ -178,7 +178,7 @@ def init(config: GASNConfig, key: Key[Array, ""]) -> GASNState:
 def train_step(
     config: GASNConfig, state: GASNState, batch: GASNBatch, key: Key[Array, ""]
 ) -> tuple[GASNState, dict[str, Float[Array, ""]]]:
-    """One descent of the discriminator, then one of the generator (Equation 3).
+    """One descent of the discriminator, then one of the generator (Equations 3, 6 and 7).
 
     Args:
       config: the system.
