@@ -76,7 +76,7 @@ def least_squares_generator(network_value: Value, *, target: float = 1.0) -> Val
 
 
 def binary_cross_entropy(logits: Output, true: Output) -> Value:
-    """Mean over entries of ``-log p(y*)``: the surrogate L_task of binary outputs (ALEN, Eq. 11)."""
+    """The mean over entries of ``-log p(y*)``: L_task of binary outputs (ALEN, Eq. 11)."""
     return jnp.mean(optax.sigmoid_binary_cross_entropy(logits, true))
 
 
