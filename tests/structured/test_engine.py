@@ -241,7 +241,7 @@ def test_engines_are_static_and_say_when_they_did_not_converge():
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: engine.Chain(0, 2), "num_variables must be >= 1, got 0"),
+        (lambda: engine.Chain(0, 2), "num_variables must be an integer >= 1, got 0"),
         (lambda: engine.Tree(GRID), "cycle"),
         (lambda: engine.Loopy(GRID, num_sweeps=0), "num_sweeps must be >= 1, got 0"),
         (
