@@ -16,8 +16,8 @@ Table 1 takes 15 minutes on two CPU cores, with 400 hidden units, which suited e
 than 150 (1000 where the threshold is one half). Every method has a threshold of its own but that
 one. Of Table 3 one core trains an FCN in 5 minutes, a DVN in 18, an ALEN in 24, and predicts in up
 to 9 more; networks of masks are then narrow, of 24, 48 and 48 channels. `--config.wide=true` has
-wide ones, of 64, 128 and 128 (the paper does not say how many), which ask for a GPU: 12000 steps
-of each of their runs took 22 minutes of one H200 in all, up to fifteen beside each other.
+wide ones, of 64, 128 and 128 (the paper does not say how many), which ask for a GPU: all of their
+runs took 22 minutes of one H200, up to fifteen beside each other.
 
 What differs from the paper:
 

@@ -97,7 +97,8 @@ def argmax(
     potentials = _precise(unary, factors)
     valid = graphs.is_valid(*potentials)
     model = belief_propagation.to_model(graph, *potentials, counting)
-    epsilons = _typical_range(model) * jnp.asarray(stages, model.unary.dtype)
+    unit = _typical_range(model)
+    epsilons = unit * jnp.asarray(stages, model.unary.dtype)
 
     def stage(carry, epsilon):
         scores, best = carry  # messages in units of the score
@@ -122,7 +123,7 @@ def argmax(
     best = Best(nobody, none, -none, jnp.bool_(False), jnp.bool_(False))
     start = jnp.zeros((graph.num_states, plan.whole.stop), model.unary.dtype)
     (_, best), _ = lax.scan(stage, (start, best), epsilons)
-    certified = _agree(best.score, best.bound, tolerance * _typical_range(model)) & valid
+    certified = _agree(best.score, best.bound, tolerance * unit) & valid
     return best._replace(bound=jnp.where(valid, best.bound, jnp.nan), certified=certified)
 
 
