@@ -215,10 +215,9 @@ def rbm_path(
       base_visible_bias: at 0, [V]; None for the machine's own.
     """
     rbms.check(params, rbm)
-    precise = jnp.promote_types(params["weights"].dtype, jnp.float32)
-    params = jax.tree.map(lambda x: jnp.asarray(x, precise), params)
     bias = params["visible_bias"] if base_visible_bias is None else base_visible_bias
-    base = jax.tree.map(jnp.zeros_like, params) | {"visible_bias": jnp.asarray(bias, precise)}
+    params, bias = rbms.precise((params, bias))
+    base = jax.tree.map(jnp.zeros_like, params) | {"visible_bias": bias}
 
     def part(beta, x):
         # 0 times a bias of minus infinity is 0.
@@ -236,9 +235,9 @@ def rbm_path(
             -rbms.free_energy(mixed(beta), rbm, v) * rbms.validity(rbm.visible, v)
         ),
         kernel=kernel,
-        sample=lambda key: rbms.draw(key, rbm.visible, base["visible_bias"]),
-        log_partition=-rbms.hidden_free_energy(base, rbm, jnp.zeros(rbm.num_hidden, precise))
-        + rbm.num_hidden * jnp.log(2.0).astype(precise),
+        sample=lambda key: rbms.draw(key, rbm.visible, bias),
+        log_partition=-rbms.hidden_free_energy(base, rbm, jnp.zeros(rbm.num_hidden, bias.dtype))
+        + rbm.num_hidden * jnp.log(2.0).astype(bias.dtype),
     )
 
 

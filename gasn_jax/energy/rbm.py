@@ -170,7 +170,7 @@ def log_partition(params: Params, rbm: RBM, *, chunk_size: int = 2**12) -> Float
     if chunk_size < 1:
         raise ValueError(f"chunk_size must be >= 1, got {chunk_size}")
     free = hidden_free_energy if by_hidden else free_energy
-    params = _precise(params)
+    params = precise(params)
     dtype = params["weights"].dtype
 
     def of_state(number):
@@ -195,7 +195,7 @@ def log_partition(params: Params, rbm: RBM, *, chunk_size: int = 2**12) -> Float
 def log_prob(params: Params, rbm: RBM, v: Visible) -> Float[Array, ""]:
     """``log p(v)``, scalar, exactly; errors as :func:`log_partition`."""
     check(params, rbm, v=v)
-    params, v = _precise((params, v))
+    params, v = precise((params, v))
     return -free_energy(params, rbm, v) * validity(rbm.visible, v) - log_partition(params, rbm)
 
 
@@ -217,7 +217,7 @@ def mean_log_density(params: Params, rbm: RBM, v: Float[Array, "M V"]) -> Float[
         wanted = f"[M, {rbm.num_visible}] with M >= 1"
         raise ValueError(f"v must have shape {wanted}, got {jnp.shape(v)}")
     check(params, rbm, v=v[0])
-    params, v = _precise((params, v))
+    params, v = precise((params, v))
     energies = jax.vmap(lambda one: free_energy(params, rbm, one))(v)
     return -jnp.mean(energies) * validity(rbm.visible, v)
 
@@ -249,9 +249,9 @@ def draw(key: Key[Array, ""], kind: str, received: Float[Array, "..."]) -> Float
     if kind == "gaussian":
         return received + jax.random.normal(key, received.shape, received.dtype)
     # In float32, states less likely than 1e-7 come up as often; halves would stop at 1e-2.
-    precise = jnp.asarray(received, jnp.promote_types(received.dtype, jnp.float32))
-    likely = jax.nn.sigmoid(2 * precise if kind == "spin" else precise)
-    on = jax.random.uniform(key, received.shape, precise.dtype) < likely
+    wide = precise(received)
+    likely = jax.nn.sigmoid(2 * wide if kind == "spin" else wide)
+    on = jax.random.uniform(key, received.shape, wide.dtype) < likely
     drawn = jnp.where(on, 1.0, -1.0 if kind == "spin" else 0.0)
     return jnp.where(jnp.isnan(likely), jnp.nan, drawn).astype(received.dtype)
 
@@ -275,13 +275,13 @@ def check(params: Params, rbm: RBM, *, v: Array | None = None, h: Array | None =
             raise ValueError(f"{name} must have shape {wanted[name]}, got {jnp.shape(array)}")
 
 
-def _precise(tree):
-    """In float32 at least: half precision is too coarse for sums over many units."""
+def precise(tree):
+    """A pytree of arrays in float32 at least: halves are too coarse for sums over many units."""
 
-    def precise(x):
+    def promoted(x):
         return jnp.asarray(x, jnp.promote_types(jnp.result_type(x), jnp.float32))
 
-    return jax.tree.map(precise, tree)
+    return jax.tree.map(promoted, tree)
 
 
 def _dot(states, bias):

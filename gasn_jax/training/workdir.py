@@ -51,7 +51,7 @@ class Workdir:
         """
         self.path = os.path.abspath(path)
         self.checkpoints = os.path.join(self.path, "checkpoints")
-        self._config = json.loads(json.dumps(_fields(config)))
+        self._config = _fields(config)
         self._held = contextlib.ExitStack()
         self._metrics: IO[str]
 
