@@ -61,7 +61,7 @@ class Checkpoints:
           keep: number of newest steps to keep, at least 1. A damaged step is replaced by the one
             before it, so more than 1 is wise.
           read_only: nothing is created or removed, so that another process may use the directory,
-            and it may be one that cannot be written.
+            and it may be one that cannot be written. An absent one holds no steps.
 
         Raises:
           ValueError: if `keep` is below 1.
@@ -148,6 +148,8 @@ class Checkpoints:
         return None
 
     def _steps(self) -> list[int]:
+        if self._read_only and not self._directory.exists():
+            return []
         return sorted(int(path.name) for path in self._directory.iterdir() if path.name.isdigit())
 
     def _load(self, step: int, template: Any) -> Any:

@@ -218,6 +218,13 @@ def test_a_folder_without_a_run_is_not_made_one(tmp_path):
     assert not (tmp_path / "none").exists()
 
 
+def test_a_run_without_checkpoints_is_not_restored(finished, tmp_path):
+    shutil.copy(finished[0] / "config.json", tmp_path)
+    with pytest.raises(errors.CheckpointError, match="no checkpoint in .*/checkpoints"):
+        loop.restore(toy.Config(), tmp_path, init_fn=toy.init_fn)
+    assert [path.name for path in tmp_path.iterdir()] == ["config.json"]
+
+
 def test_a_run_is_restored_while_another_process_trains_it(finished):
     before = {path: path.stat().st_mtime_ns for path in finished[0].rglob("*")}
     with open(finished[0] / ".lock") as held:
