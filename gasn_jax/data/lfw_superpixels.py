@@ -91,7 +91,7 @@ def read_names(path: str | os.PathLike) -> list[str]:
         if not words:
             continue
         usable = len(words) == 2 and words[1].isdecimal() and len(words[1]) < 8
-        if not usable or set(words[0]) & set("/\\\0"):
+        if not usable or set(words[0]) & set("/\\\0") or words[0] in (".", ".."):
             raise locate.DataError(
                 f"{path}, line {number}: wanted a name and a number, got {line[:60]!r}"
             )
@@ -191,7 +191,10 @@ def _lines(path):
     if not Path(path).is_file():
         raise locate.MissingDataError(f"data file {path} not found; get it from {SOURCE}")
     with open(path, "rb") as file:
-        return file.read(_MOST_BYTES).decode("ascii", "replace").splitlines()
+        content = file.read(_MOST_BYTES + 1)
+    if len(content) > _MOST_BYTES:
+        raise locate.DataError(f"{path}: has more than {_MOST_BYTES} bytes")
+    return content.decode("ascii", "replace").splitlines()
 
 
 def _numbers(path, number, line):

@@ -33,7 +33,7 @@ NUM_LABELS = {"bibtex": 159, "bookmarks": 208}
 _NUM_TRAIN = {"bookmarks": 60_000}
 SOURCE = "https://mulan.sourceforge.net/datasets-mlc.html"
 _ATTRIBUTE = re.compile(
-    r"@attribute\s+('(?:[^'\\]|\\.)*'|\"(?:[^\"\\]|\\.)*\"|[^\s{]+)\s*(\{[^}]*\}|\w+)\s*",
+    r"@attribute\s+('(?:[^'\\]|\\.)*'|\"(?:[^\"\\]|\\.)*\"|[^\s{]+)(\s*\{[^}]*\}|\s+\w+)\s*",
     re.IGNORECASE,
 )
 _NUMERIC = ("numeric", "real", "integer")
@@ -215,7 +215,7 @@ def _read_header(path, lines, labels):
         if word == "@relation":
             continue
         found = _ATTRIBUTE.fullmatch(line)
-        kind = found[2].lower() if found else ""
+        kind = found[2].strip().lower() if found else ""
         if not found or not (kind in _NUMERIC or next(iter(_values(kind)), None) == 0):
             wanted = "@attribute NAME numeric or {0,1}"
             raise locate.DataError(f"{path}, line {number}: wanted {wanted}, got {line[:60]!r}")
@@ -266,7 +266,7 @@ def _sparse(line, width):
     content, last = line[1:-1].strip(), -1
     for item in content.split(",") if content else ():
         words = item.split()
-        if len(words) != 2 or not words[0].isdecimal() or not last < int(words[0]) < width:
+        if len(words) != 2 or not _is_index(words[0]) or not last < int(words[0]) < width:
             raise ValueError(f"wanted a rising index below {width} and a value, got {item[:60]!r}")
         last = int(words[0])
         yield last, _number(words[1])
@@ -287,22 +287,26 @@ def _libsvm(line, num_features, num_labels):
     labels = words.pop(0) if words and ":" not in words[0] else ""
     seen = set()
     for label in labels.split(",") if labels else ():
-        if not label.isdecimal() or int(label) >= num_labels or int(label) in seen:
+        if not _is_index(label) or int(label) >= num_labels or int(label) in seen:
             raise ValueError(f"wanted labels below {num_labels}, each once, got {labels[:60]!r}")
         seen.add(int(label))
         yield num_features + int(label), 1.0
     last = 0
     for word in words:
         index, colon, value = word.partition(":")
-        if not colon or not index.isdecimal() or not last < int(index) <= num_features:
+        if not colon or not _is_index(index) or not last < int(index) <= num_features:
             raise ValueError(f"wanted a rising index to {num_features}:value, got {word[:60]!r}")
         last = int(index)
         yield last - 1, _number(value)
 
 
+def _is_index(text):
+    return text.isascii() and text.isdecimal()
+
+
 def _number(text):
-    # float() takes digits that are grouped by underscores.
-    value = float(text.strip("'\"").replace("_", "x"))
+    # float() takes digits that are grouped by underscores, and those of every script.
+    value = float(text.strip("'\"").replace("_", "x").encode("ascii", "replace"))
     if not abs(value) <= _LARGEST:
         raise ValueError(f"wanted a finite number, got {text[:60]!r}")
     return value

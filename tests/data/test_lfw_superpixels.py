@@ -86,6 +86,8 @@ def test_a_small_pixel_has_the_most_frequent_label():
         ("parts_train.txt", b"Train_Person\n", "line 1: wanted a name and a number"),
         ("parts_train.txt", b"A 1\n../../etc 1\n", "line 2: wanted a name and a number"),
         ("parts_train.txt", b"A 12345678901\n", "line 1: wanted a name and a number"),
+        ("parts_train.txt", b".. 1\n", "line 1: wanted a name and a number"),
+        ("parts_train.txt", b"A 1\n" + b" " * (1 << 24), "has more than 16777216 bytes"),
         ("parts_train.txt", b"A 1\n\nA 01\n", "line 3: A_0001 is there twice"),
         ("parts_train.txt", b"\n", "names no photograph"),
         ("lfw_funneled/Train_Person/Train_Person_0001.jpg", b"no", "cannot read the image"),

@@ -172,6 +172,23 @@ def test_malformed_libsvm_lines_are_named(tmp_path, text, message):
     assert message in str(caught.value)
 
 
+@pytest.mark.parametrize("line", ["@attribute {}!", "@attribute {}", "@attribute '{}", "@{}", "{}"])
+def test_long_lines_are_refused_in_linear_time(tmp_path, line):
+    path = written(tmp_path, line.format("a" * 1_000_000) + "\n@data\n1\n")
+    start = time.process_time()
+    with pytest.raises(locate.DataError, match="line 1: wanted @attribute NAME numeric"):
+        multi_label.read_arff(path, 1)
+    assert time.process_time() - start < 5
+
+
+def test_digits_are_ascii(tmp_path):
+    for body in ("{\u0661 1}\n", "{0 \u0661}\n"):
+        with pytest.raises(locate.DataError, match="line 9: "):
+            multi_label.read_arff(written(tmp_path, HEADER + body), 2)
+    with pytest.raises(locate.DataError, match="line 1: wanted labels below 3"):
+        multi_label.read_libsvm(written(tmp_path, "\u0661 1:1\n"), 4, 3)
+
+
 def test_names_may_be_quoted(tmp_path):
     header = r"""@attribute 'don\'t' {0,1}
     @attribute "a \"b\"" {0,1}
