@@ -24,6 +24,18 @@ def require(ok: Any, name: str, wanted: str, got: Any, error: type[Exception] = 
         raise error(f"{name}: wanted {wanted}, got {got!r}")
 
 
+def same_shapes(**arrays: Any) -> None:
+    """Returns nothing if all arrays have one shape; the names of the arguments are theirs.
+
+    Raises:
+      ValueError: at trace time, if not; the message has all shapes.
+    """
+    shapes = {name: jnp.shape(array) for name, array in arrays.items()}
+    if len(set(shapes.values())) > 1:
+        got = ", ".join(f"{name} {shape}" for name, shape in shapes.items())
+        raise ValueError(f"wanted equal shapes, got {got}")
+
+
 def integers(name: str, value: Any, shape: tuple[int, ...]) -> Int[Array, "..."]:
     """``value`` as an array of 32 bits or more, since limits wrap around in narrower integers.
 

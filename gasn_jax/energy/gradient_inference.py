@@ -67,7 +67,8 @@ class Ascent:
 
     def __post_init__(self):
         """Raises ValueError naming the field, what is wanted and what was given."""
-        require(self.num_steps >= 0, "num_steps", ">= 0", self.num_steps)
+        whole = isinstance(self.num_steps, numbers.Integral) and self.num_steps >= 0
+        require(whole, "num_steps", "an integer >= 0", self.num_steps)
         finite = 0 < self.step_size < math.inf
         require(finite, "step_size", "> 0 and finite", self.step_size)
         require(0 <= self.momentum < 1, "momentum", "in [0, 1)", self.momentum)
@@ -97,14 +98,18 @@ def box(y: Float[Array, "..."]) -> Float[Array, "..."]:
 def simplex(y: Float[Array, "... L"]) -> Float[Array, "... L"]:
     """The nearest point whose last axis is a probability distribution, of every variable."""
     flat = jax.vmap(optax.projections.projection_simplex)(y.reshape(-1, y.shape[-1]))
-    return flat.reshape(y.shape)
+    # optax computes half precision in float32
+    return flat.reshape(y.shape).astype(y.dtype)
 
 
 def normalized(gradient: Float[Array, "..."]) -> Float[Array, "..."]:
     """A gradient of length 1 (Equation 12); exactly 0, with derivative 0, where it is 0."""
     # By its largest entry first, so that no square of a tiny or huge one leaves the range, which
-    # half precision leaves even so.
+    # half precision leaves even so; and by a power of two before that, since the compiler divides
+    # by multiplying with the reciprocal, which is out of the range for the very largest.
     wide = gradient.astype(jnp.promote_types(gradient.dtype, jnp.float32))
+    small = lax.stop_gradient(jnp.max(jnp.abs(wide), initial=0.0)) <= 1
+    wide *= jnp.where(small, 2.0**63, 2.0**-63).astype(wide.dtype)
     largest = lax.stop_gradient(jnp.max(jnp.abs(wide), initial=0.0))
     positive = ~(largest <= 0)  # NaN stays
     scaled = wide / jnp.where(positive, largest, 1.0)

@@ -41,18 +41,20 @@ def variable_f1(y: Output, true: Output, *, classes: bool = False) -> Output:
     along the last axis, ``sum_l min(y_l, y*_l)``. ValueError for other shapes.
     """
     both, either = _minimum_and_maximum(y, true)
+    dtype = jnp.result_type(y, true, float)
+    both, either = both.astype(dtype), either.astype(dtype)
     return jnp.sum(both, axis=-1) if classes else 1 - (either - both)
 
 
 def example_f1(predicted: Bool[np.ndarray, "M L"], true: Bool[np.ndarray, "M L"]) -> float:
     """The mean over examples of each one's F1 over its labels."""
-    predicted, true = _pair(predicted, true)
+    predicted, true = _table(predicted, true)
     return float(np.mean(_f1_counts(predicted, true, axis=1)))
 
 
 def macro_f1(predicted: Bool[np.ndarray, "M L"], true: Bool[np.ndarray, "M L"]) -> float:
     """The mean over labels of each one's F1 over the examples; 1 for one that never occurs."""
-    predicted, true = _pair(predicted, true)
+    predicted, true = _table(predicted, true)
     return float(np.mean(_f1_counts(predicted, true, axis=0)))
 
 
@@ -71,12 +73,13 @@ def best_threshold(
     """The candidate t whose predictions ``y > t`` have the best score, the first such; and it.
 
     Raises:
-      ValueError: without candidates, or for NaN in y.
+      ValueError: without candidates, or for NaN in these or in y.
     """
     if not len(candidates):
         raise ValueError("candidates must have at least one entry")
-    if np.any(np.isnan(y)):
-        raise ValueError("y must not be NaN")
+    for name, given in (("y", y), ("candidates", candidates)):
+        if np.any(np.isnan(given)):
+            raise ValueError(f"{name} must not be NaN")
     values = [score_fn(np.asarray(y) > t, true) for t in candidates]
     best = int(np.argmax(values))
     return float(candidates[best]), float(values[best])
@@ -150,9 +153,10 @@ def _intersection_and_union(y, true):
 def _minimum_and_maximum(y, true):
     """Of each entry; where they are equal, with the derivative into the box [0, 1]."""
     _check_shapes(y, true)
-    # asked so that a NaN in y stays
-    both = jnp.where((y > true) | ((y == true) & (true <= 0)), true, y)
-    either = jnp.where((y < true) | ((y == true) & (true >= 1)), true, y)
+    # asked so that a NaN of either stays
+    unknown = true != true
+    both = jnp.where((y > true) | ((y == true) & (true <= 0)) | unknown, true, y)
+    either = jnp.where((y < true) | ((y == true) & (true >= 1)) | unknown, true, y)
     return both, either
 
 
@@ -170,6 +174,14 @@ def _pair(predicted, true):
         if not np.all((values == 0) | (values == 1)):
             raise ValueError(f"{name} must be 0 or 1")
     return predicted.astype(bool), true.astype(bool)
+
+
+def _table(predicted, true):
+    """Both as booleans [M, L]."""
+    predicted, true = _pair(predicted, true)
+    if true.ndim != 2:
+        raise ValueError(f"true must have shape [M, L], got {true.shape}")
+    return predicted, true
 
 
 def _check_shapes(predicted, true):

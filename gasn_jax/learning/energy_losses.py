@@ -16,6 +16,8 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float
 
+from gasn_jax import checks, numerics
+
 Value = Float[Array, ""]
 Output = Float[Array, "..."]
 
@@ -26,7 +28,11 @@ def generalized_perceptron(true_value: Value, offending_value: Value) -> Value:
 
 
 def soft_hamming(y: Output, true: Output) -> Value:
-    """How many entries of a relaxed binary output are expected to differ from the true one."""
+    """How many entries of a relaxed binary output are expected to differ from the true one.
+
+    ValueError for other shapes, as of the cross-entropies below.
+    """
+    checks.same_shapes(y=y, true=true)
     return jnp.sum(y * (1 - true) + (1 - y) * true)
 
 
@@ -77,14 +83,28 @@ def least_squares_generator(network_value: Value, *, target: float = 1.0) -> Val
 
 def binary_cross_entropy(logits: Output, true: Output) -> Value:
     """The mean over entries of ``-log p(y*)``: L_task of binary outputs (ALEN, Eq. 11)."""
-    return jnp.mean(optax.sigmoid_binary_cross_entropy(logits, true))
+    checks.same_shapes(logits=logits, true=true)
+    return jnp.mean(_bernoulli(logits, true))
 
 
 def categorical_cross_entropy(logits: Float[Array, "... L"], true: Float[Array, "... L"]) -> Value:
     """The mean over variables of ``-log p(y*)``, y* one-hot: L_task of L states (ALEN, Eq. 11)."""
-    return jnp.mean(optax.softmax_cross_entropy(logits, true))
+    checks.same_shapes(logits=logits, true=true)
+    log_p = numerics.log_softmax(logits)
+    impossible = log_p == -jnp.inf
+    of_impossible = jnp.where(true == 0, 0.0, jnp.inf)
+    losses = jnp.where(impossible, of_impossible, -true * jnp.where(impossible, 0.0, log_p))
+    return jnp.mean(jnp.sum(losses, axis=-1))
 
 
 def oracle_regression(logit: Value, target: Value) -> Value:
     """Cross-entropy of a value ``sigmoid(logit)`` to the oracle's, in [0, 1] (DVN, §3)."""
-    return jax.nn.softplus(logit) - target * logit
+    return _bernoulli(logit, target)
+
+
+def _bernoulli(logits, true):
+    """``-log p(true)``; of an infinite logit 0 if it is right, and infinite, without gradient."""
+    sure = jnp.isinf(logits)
+    unsure = jnp.where(sure, 0.0, logits)
+    of_sure = jnp.where(true == (logits > 0), 0.0, jnp.inf)
+    return jnp.where(sure, of_sure, jax.nn.softplus(unsure) - true * unsure)

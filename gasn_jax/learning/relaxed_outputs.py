@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from gasn_jax import numerics
 from gasn_jax.energy import gradient_inference
 from gasn_jax.evaluation import overlap
 from gasn_jax.learning import energy_losses
@@ -43,7 +44,7 @@ class RelaxedOutputs:
 
     def probabilities(self, logits: Output) -> Output:
         """The relaxed output of logits."""
-        return jax.nn.sigmoid(logits) if self.kind == "binary" else jax.nn.softmax(logits)
+        return jax.nn.sigmoid(logits) if self.kind == "binary" else numerics.softmax(logits)
 
     def project(self, y: Output) -> Output:
         """The nearest relaxed output."""

@@ -1,5 +1,7 @@
 """Projected ascent against the formula step by step, its options, and its derivatives."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -80,6 +82,39 @@ def test_half_precision_is_normalised_too():
         np.testing.assert_allclose(found, gradient.size**-0.5, rtol=1e-3)
 
 
+def test_half_precision_is_projected_too():
+    for dtype in (jnp.float16, jnp.bfloat16):
+        for projection, wanted in ((gi.box, [1.0, 0.3]), (gi.simplex, [0.9, 0.1])):
+            found = gi.maximize(
+                lambda y: y[0], jnp.array([0.7, 0.3], dtype), num_steps=1, step_size=0.4,
+                projection=projection,
+            )  # fmt: skip
+            assert found.y.dtype == dtype
+            np.testing.assert_allclose(found.y.astype(float), wanted, atol=1e-2)
+
+
+def test_float32_agrees_with_float64_at_size():
+    rng = np.random.default_rng(1)
+    half, start = rng.normal(size=(300, 40)), rng.random((16, 300))
+
+    @functools.partial(jax.jit, static_argnames="normalize")
+    def ascend(half, start, *, normalize):
+        def value(y):
+            return jnp.tanh(jnp.mean(jnp.tanh(y @ half / 4)) - jnp.mean(y**2))
+
+        step_size = 0.3 if normalize else 30.0
+        return jax.vmap(
+            lambda y: gi.maximize(value, y, num_steps=20, step_size=step_size, normalize=normalize)
+        )(start)
+
+    for normalize in (True, False):
+        wanted = ascend(half, start, normalize=normalize)
+        found = ascend(half.astype("f"), start.astype("f"), normalize=normalize)
+        assert found.y.dtype == jnp.float32 and np.all(np.ptp(wanted.values, axis=1) > 0.01)
+        np.testing.assert_allclose(found.trajectory, wanted.trajectory, atol=2e-4)
+        np.testing.assert_allclose(found.values, wanted.values, atol=1e-5)
+
+
 def test_a_zero_gradient_is_exact():
     def flat(y, scale):
         return scale * jnp.sum(jnp.maximum(0.0, y - 2) ** 2)
@@ -116,7 +151,7 @@ def test_the_value_may_be_of_another_precision(dtype, own):
         gi.maximize(mean, jnp.zeros(4, int), num_steps=1, step_size=0.1)
 
 
-@pytest.mark.parametrize("size", [1e-37, 1e-30, 1.0, 1e25, 1e37])
+@pytest.mark.parametrize("size", [1e-37, 1e-30, 1.0, 1e25, 1e37, 4e37, 8.5e37])
 def test_lengths_of_any_size_are_divided_out_in_float32(size):
     found = jax.jit(gi.normalized)(jnp.asarray([3 * size, 4 * size], jnp.float32))
     assert found.dtype == jnp.float32
@@ -205,7 +240,8 @@ def test_an_ascent_holds_the_arguments_of_maximize():
     np.testing.assert_array_equal(found.trajectory, wanted.trajectory)
     one = ascent(value_fn, jnp.zeros(3), projection=gi.box, num_steps=1)
     np.testing.assert_array_equal(one.trajectory, wanted.trajectory[:2])
-    for field, value in (("num_steps", -1), ("step_size", 0.0), ("momentum", 1.0)):
+    refused = ("num_steps", -1), ("num_steps", 2.5), ("step_size", 0.0), ("momentum", 1.0)
+    for field, value in refused:
         with pytest.raises(ValueError, match=f"{field}: wanted"):
             gi.Ascent(**{field: value})
 

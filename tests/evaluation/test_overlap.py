@@ -59,6 +59,23 @@ def test_overlaps_of_large_masks_in_half_precision():
         assert found == pytest.approx(2 / 3 if value is overlap.f1 else 1 / 2, rel=1e-3)
 
 
+def test_float32_overlaps_agree_with_float64_at_size(x64):
+    y, true = RNG.random((64, 64, 64)), (RNG.random((64, 64, 64)) < 0.3).astype(float)
+    for value in (overlap.f1, overlap.iou):
+        both = jax.jit(jax.vmap(jax.value_and_grad(value)))
+        wanted, found = both(y, true), both(y.astype("f"), true.astype("f"))
+        np.testing.assert_allclose(found[0], wanted[0], rtol=1e-5)
+        np.testing.assert_allclose(found[1], wanted[1], rtol=1e-4)
+
+
+def test_what_is_not_known_has_no_value():
+    known, unknown = jnp.array([0.2, 1.0, 0.0]), jnp.array([jnp.nan, 1.0, 0.0])
+    for relaxed in (overlap.f1, overlap.iou, overlap.variable_f1):
+        assert np.isnan(relaxed(known, unknown)).any() and np.isnan(relaxed(unknown, known)).any()
+        sets = jnp.array([True, False]), jnp.array([True, True])
+        assert jnp.issubdtype(relaxed(*sets).dtype, jnp.floating)
+
+
 def test_the_f1_of_a_variable_is_that_of_its_classes(x64):
     y, true = RNG.random(8), np.eye(2)[RNG.integers(0, 2, 8)]
     both = jnp.stack([1 - y, y], axis=-1)
@@ -126,6 +143,11 @@ def test_other_arguments_that_mean_nothing_are_refused():
         overlap.best_threshold(scores, TRUE, np.array([]))
     with pytest.raises(ValueError, match="y must not be NaN"):
         overlap.best_threshold(scores * np.nan, TRUE, np.array([0.5]))
+    with pytest.raises(ValueError, match="candidates must not be NaN"):
+        overlap.best_threshold(scores, TRUE, np.array([0.5, np.nan]))
+    for whole in (overlap.example_f1, overlap.macro_f1):
+        with pytest.raises(ValueError, match=r"true must have shape \[M, L\], got \(8,\)"):
+            whole(TRUE[0], TRUE[0])
     whole = np.zeros((1, 2, 2), int)
     with pytest.raises(ValueError, match="true must be integers, got float"):
         overlap.superpixel_accuracy(whole, whole, np.zeros((1, 1)))

@@ -60,6 +60,54 @@ def test_cross_entropies_are_their_formulas():
         assert slope == pytest.approx(0.3 - target)
 
 
+def test_what_is_impossible_costs_nothing_where_it_is_right():
+    """Infinite logits: 0 and no gradient where right, infinite where wrong, and never NaN."""
+    inf, right = jnp.inf, jnp.array([1.0, 0.0])
+    for loss, logits, true, wanted in (
+        (losses.categorical_cross_entropy, jnp.array([0.0, -inf]), right, 0.0),
+        (losses.categorical_cross_entropy, jnp.array([-inf, 0.0]), right, inf),
+        (losses.categorical_cross_entropy, jnp.array([-inf, -inf]), right, inf),
+        (losses.binary_cross_entropy, jnp.array([inf, -inf]), right, 0.0),
+        (losses.binary_cross_entropy, jnp.array([inf, inf]), right, inf),
+        (losses.oracle_regression, jnp.array(inf), 1.0, 0.0),
+        (losses.oracle_regression, jnp.array(-inf), 0.0, 0.0),
+        (losses.oracle_regression, jnp.array(-inf), 0.5, inf),
+    ):
+        assert loss(logits, true) == wanted
+        gradient, hessian = jax.grad(loss)(logits, true), jax.hessian(loss)(logits, true)
+        assert np.all(np.isfinite(gradient)) and np.all(np.isfinite(hessian))
+        assert np.all(np.where(np.isinf(logits), gradient, 0) == 0)
+    # the derivative in what is true is that of the formula also at 0 and 1
+    for true in (0.0, 0.4, 1.0):
+        slope = jax.grad(losses.oracle_regression, argnums=1)(0.7, true)
+        assert slope == pytest.approx(-0.7)
+
+
+def test_other_shapes_are_refused():
+    for loss in (
+        losses.soft_hamming,
+        losses.binary_cross_entropy,
+        losses.categorical_cross_entropy,
+    ):
+        with pytest.raises(ValueError, match=r"wanted equal shapes, got \w+ \(3,\), true \(1,\)"):
+            loss(np.zeros(3), np.zeros(1))
+
+
+def test_float32_agrees_with_float64_at_size():
+    rng = np.random.default_rng(2)
+    logits, labels = 20 * rng.normal(size=(64, 512)), rng.integers(0, 2, (64, 512)).astype(float)
+    for loss in (
+        losses.binary_cross_entropy,
+        losses.categorical_cross_entropy,
+        losses.soft_hamming,
+    ):
+        both = jax.jit(jax.value_and_grad(loss))
+        wanted, found = both(logits, labels), both(logits.astype("f"), labels.astype("f"))
+        assert found[0].dtype == found[1].dtype == jnp.float32
+        np.testing.assert_allclose(found[0], wanted[0], rtol=1e-5)
+        np.testing.assert_allclose(found[1], wanted[1], rtol=1e-4, atol=1e-7)
+
+
 def test_gradients_raise_the_true_value_and_lower_the_others():
     for loss in (losses.generalized_perceptron, losses.adversarial_perceptron):
         assert jax.grad(loss, argnums=(0, 1))(TRUE, NETWORK) == (-1, 1)
