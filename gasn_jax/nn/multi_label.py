@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import flax.linen as nn
 from jaxtyping import Array, Float
 
+from gasn_jax.checks import require
 from gasn_jax.nn import mlp
 
 
@@ -26,6 +27,7 @@ class LabelNetwork(nn.Module):
     @nn.compact
     def __call__(self, x: Float[Array, "D"], *, deterministic: bool = True) -> Float[Array, "L"]:
         """The logits; unless deterministic, with the rng "dropout"."""
+        require(self.num_labels >= 1, "num_labels", ">= 1", self.num_labels)
         for width in self.hidden:
             x = nn.relu(nn.Dense(width)(x))
             x = nn.Dropout(self.dropout_rate, deterministic=deterministic)(x)
@@ -57,6 +59,8 @@ class LabelValue(nn.Module):
 
     def setup(self):
         """The layers."""
+        require(self.num_labels >= 1, "num_labels", ">= 1", self.num_labels)
+        require(self.num_interactions >= 1, "num_interactions", ">= 1", self.num_interactions)
         self.layers = [nn.Dense(width) for width in self.hidden]
         self.dropout = nn.Dropout(self.dropout_rate)
         self.unary = nn.Dense(self.num_labels)
@@ -76,5 +80,6 @@ class LabelValue(nn.Module):
         return self.unary(x)
 
     def value(self, unary: Float[Array, "L"], y: Float[Array, "L"]) -> Float[Array, ""]:
-        """The value, a scalar, for unary scores."""
+        """The value, a scalar, for unary scores; ValueError for y of another shape."""
+        require(y.shape == unary.shape, "y", f"shape {unary.shape}", y.shape)
         return y @ unary + self.last(nn.softplus(self.interactions(y)))[0]

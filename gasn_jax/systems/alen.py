@@ -50,8 +50,9 @@ class ALENConfig:
     """What an ALEN is made of."""
 
     # The inference network: x -> logits of y; and the value network: (x, y) -> a scalar, or one of
-    # each variable where the oracle is of each. Both are called with `deterministic=False` and the
-    # rng "dropout" in training.
+    # each variable where the oracle is of each. Where a network learns it is called with
+    # `deterministic=False` and the rng "dropout": g always in training, v in Equation 6 alone,
+    # neither in the ascent nor in Equation 11.
     network: nn.Module
     value: nn.Module
     # The kind of y, and the oracle.
@@ -80,6 +81,8 @@ class ALENConfig:
         for name in ("network_rate", "value_rate"):
             value = getattr(self, name)
             require(0 < value < math.inf, name, "> 0 and finite", value)
+        for name in ("true_target", "network_target"):
+            require(math.isfinite(getattr(self, name)), name, "finite", getattr(self, name))
         weights = ("network_weight", "refined_weight", "adversarial_weight", "surrogate_weight")
         for name in (*weights, "network_decay", "value_decay"):
             value = getattr(self, name)

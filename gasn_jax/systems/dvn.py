@@ -39,7 +39,7 @@ class DVNConfig:
     """What a DVN is made of."""
 
     # The value network: (x, y) -> the logit of v(x, y), or one of each variable where the oracle is
-    # of each.
+    # of each. Its dropout is that of the loss; ascents are made without.
     value: nn.Module
     # The kind of y, and the oracle.
     outputs: RelaxedOutputs = RelaxedOutputs()
@@ -64,7 +64,15 @@ class DVNConfig:
         require(both <= 1, "adversarial_share", f"<= {1 - self.true_share}", self.adversarial_share)
         count = self.num_adversarial_steps
         require(count >= 1, "num_adversarial_steps", ">= 1", count)
-        require(self.value_decay >= 0, "value_decay", ">= 0", self.value_decay)
+        require(self.ascent.num_steps >= 1, "ascent.num_steps", ">= 1", self.ascent.num_steps)
+        decays = 0 <= self.value_decay < math.inf
+        require(decays, "value_decay", ">= 0 and finite", self.value_decay)
+
+    @property
+    def num_kinds(self) -> int:
+        """How many kinds of outputs a minibatch has, which is the least size of one."""
+        shares = self.true_share, self.adversarial_share
+        return sum(share > 0 for share in shares) + (sum(shares) < 1)
 
 
 class DVNState(NamedTuple):
@@ -168,9 +176,8 @@ def _counts(config, num_outputs):
     shares = config.true_share, config.adversarial_share
     counts = [max(round(share * num_outputs), share > 0) for share in shares]
     num_inferred = int(sum(shares) < 1)  # at least
-    num_kinds = sum(share > 0 for share in shares) + num_inferred
-    if num_outputs < num_kinds:
-        raise ValueError(f"y must have {num_kinds} outputs or more, got {num_outputs}")
+    if num_outputs < config.num_kinds:
+        raise ValueError(f"y must have {config.num_kinds} outputs or more, got {num_outputs}")
     while sum(counts) + num_inferred > num_outputs:  # rounding has filled it
         counts[np.argmax(counts)] -= 1
     return counts

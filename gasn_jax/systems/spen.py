@@ -43,7 +43,8 @@ LOSSES = ("structured_hinge", "end_to_end")
 class SPENConfig:
     """What a SPEN is made of."""
 
-    # The value network: (x, y) -> v(x, y), minus the energy.
+    # The value network: (x, y) -> v(x, y), minus the energy. In training it drops the same units
+    # throughout an ascent and in the loss on its end.
     value: nn.Module
     # The kind of y.
     outputs: RelaxedOutputs = RelaxedOutputs()

@@ -3,6 +3,7 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
 from gasn_jax.nn import multi_label
 
@@ -31,6 +32,9 @@ def test_the_network_is_logistic_regression_without_hidden_layers():
     np.testing.assert_allclose(
         model.apply(variables, X), dense(variables["params"], "Dense_0", X), rtol=1e-4, atol=1e-6
     )
+    rare = multi_label.LabelNetwork(3, (5,), initial_logit=-2.0)
+    none = np.zeros(7, np.float32)
+    np.testing.assert_array_equal(rare.apply(rare.init(jax.random.key(0), X), none), -2.0)
     deeper = multi_label.LabelNetwork(3, (6, 5))
     assert deeper.apply(deeper.init(jax.random.key(0), X), X).shape == (3,)
 
@@ -45,3 +49,15 @@ def test_dropout_is_only_there_in_training():
         dropped = model.apply(variables, *inputs, deterministic=False, rngs=rngs)
         assert np.any(dropped != model.apply(variables, *inputs))
         assert jnp.shape(dropped) == jnp.shape(model.apply(variables, *inputs))
+
+
+def test_labels_that_are_none_or_too_few_are_refused():
+    key = jax.random.key(0)
+    with pytest.raises(ValueError, match="num_labels: wanted >= 1, got 0"):
+        multi_label.LabelNetwork(0).init(key, X)
+    with pytest.raises(ValueError, match="num_labels: wanted >= 1, got 0"):
+        multi_label.LabelValue(0).init(key, X, Y[:0])
+    with pytest.raises(ValueError, match="num_interactions: wanted >= 1, got 0"):
+        multi_label.LabelValue(3, num_interactions=0).init(key, X, Y)
+    with pytest.raises(ValueError, match=r"y: wanted shape \(3,\), got \(2,\)"):
+        multi_label.LabelValue(3).init(key, X, Y[:2])

@@ -10,12 +10,14 @@ import pytest
 from gasn_jax.energy.gradient_inference import Ascent
 from gasn_jax.nn import multi_label
 from gasn_jax.systems import dvn
+from tests.systems.steps import check_first_step, check_one_trace
 
 KEY = jax.random.key(0)
 M, D, L = 8, 4, 3
 CONFIG = dvn.DVNConfig(
-    value=multi_label.LabelValue(L, (6,), 2), ascent=Ascent(3, 0.5), num_adversarial_steps=2
-)
+    value=multi_label.LabelValue(L, (6,), 2), ascent=Ascent(3, 0.5), num_adversarial_steps=2,
+    value_rate=3e-2, value_decay=0.7,
+)  # fmt: skip
 RNG = np.random.default_rng(0)
 X = jnp.asarray(RNG.normal(size=(M, D)), jnp.float32)
 Y = jnp.asarray(RNG.random((M, L)) < 0.5, jnp.float32)
@@ -81,6 +83,19 @@ def test_a_step_is_that_of_the_formulas(shares, first, second):
         after.optimizer[0].mu,
         jax.grad(loss)(state.value),
     )
+    gradient = jax.grad(loss)(state.value)
+    check_first_step(after.value, state.value, gradient, rate=3e-2, decay=0.7)
+
+
+def test_ten_steps_compile_once():
+    check_one_trace(dvn, CONFIG, X, Y)
+
+
+def test_the_loss_drops_units():
+    config = dataclasses.replace(CONFIG, value=multi_label.LabelValue(L, (6,), 2, 0.5))
+    state = dvn.init(config, KEY, X[0], Y[0])
+    losses = [step(config, state, X, Y, key)[1]["loss"] for key in jax.random.split(KEY, 3)]
+    assert len(set(map(float, losses))) == 3
 
 
 def test_a_minibatch_holds_every_kind_of_output():
@@ -127,7 +142,8 @@ def test_it_learns_to_value_outputs():
         (dict(value_rate=0.0), "value_rate: wanted > 0 and finite"),
         (dict(true_share=1.5), r"true_share: wanted in \[0, 1\], got 1.5"),
         (dict(true_share=0.6, adversarial_share=0.6), "adversarial_share: wanted <= 0.4, got 0.6"),
-        (dict(value_decay=-1.0), "value_decay: wanted >= 0"),
+        (dict(value_decay=float("inf")), "value_decay: wanted >= 0 and finite"),
+        (dict(ascent=Ascent(0)), "ascent.num_steps: wanted >= 1, got 0"),
         (dict(num_adversarial_steps=0), "num_adversarial_steps: wanted >= 1, got 0"),
     ],
 )

@@ -9,12 +9,14 @@ import pytest
 
 from gasn_jax.nn import multi_label
 from gasn_jax.systems import inference_network
+from tests.systems.steps import check_first_step, check_one_trace
 
 KEY = jax.random.key(0)
 M, D, L = 6, 4, 3
 CONFIG = inference_network.InferenceNetworkConfig(
     network=multi_label.LabelNetwork(L, (6,)), value=multi_label.LabelValue(L, (6,), 2),
     cost_weight=0.7, adversarial_weight=0.3, num_joint_steps=1,
+    network_rate=1e-2, value_rate=3e-2, network_decay=0.3, value_decay=0.7,
 )  # fmt: skip
 ALONE = dataclasses.replace(CONFIG, value=None)
 RNG = np.random.default_rng(0)
@@ -64,15 +66,23 @@ def test_both_learn_then_the_network_alone():
     after, metrics = step(CONFIG, state, X, Y, KEY)
     value_loss = mean_over_examples(hinge, (state.network,))
     assert float(metrics["value_loss"]) == pytest.approx(float(value_loss(state.value)), rel=1e-4)
-    check_moments(after.value_optimizer, jax.grad(value_loss)(state.value))
+    gradient = jax.grad(value_loss)(state.value)
+    check_moments(after.value_optimizer, gradient)
+    check_first_step(after.value, state.value, gradient, rate=3e-2, decay=0.7)
     loss = mean_over_examples(network_loss, (after.value,), 0.7)
     assert float(metrics["network_loss"]) == pytest.approx(float(loss(state.network)), rel=1e-4)
-    check_moments(after.network_optimizer, jax.grad(loss)(state.network))
+    gradient = jax.grad(loss)(state.network)
+    check_moments(after.network_optimizer, gradient)
+    check_first_step(after.network, state.network, gradient, rate=1e-2, decay=0.3)
     last, metrics = step(CONFIG, after, X, Y, KEY)
     jax.tree.map(np.testing.assert_array_equal, last.value, after.value)
     jax.tree.map(np.testing.assert_array_equal, last.value_optimizer, after.value_optimizer)
     loss = mean_over_examples(network_loss, (after.value,), 0.0)
     assert float(metrics["network_loss"]) == pytest.approx(float(loss(after.network)), rel=1e-4)
+
+
+def test_ten_steps_compile_once():
+    check_one_trace(inference_network, CONFIG, X, Y)
 
 
 def test_without_a_value_network_it_is_feed_forward():
@@ -85,6 +95,23 @@ def test_without_a_value_network_it_is_feed_forward():
     assert after.value == {} and metrics["value_loss"] == 0
     found = inference_network.predict(ALONE, state, X[0])
     np.testing.assert_allclose(found, p[0], rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("fields", "changing"),
+    [
+        (dict(value=multi_label.LabelValue(L, (6,), 2, 0.5)), {"value_loss"}),
+        (dict(network=multi_label.LabelNetwork(L, (6,), 0.5)), {"value_loss", "network_loss"}),
+    ],
+)
+def test_networks_drop_units_where_they_learn(fields, changing):
+    # the value network moves too little to change what it gives the other
+    config = dataclasses.replace(CONFIG, **fields, value_rate=1e-12)
+    state = inference_network.init(config, KEY, X[0], Y[0])
+    found = [step(config, state, X, Y, key)[1] for key in jax.random.split(KEY, 3)]
+    kinds = {name: len({round(float(one[name]), 5) for one in found}) for name in found[0]}
+    assert {name for name, count in kinds.items() if count == 3} == changing
+    assert all(count in (1, 3) for count in kinds.values())
 
 
 @pytest.mark.parametrize("config", [CONFIG, ALONE], ids=["with a value", "alone"])

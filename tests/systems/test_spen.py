@@ -10,12 +10,14 @@ import pytest
 from gasn_jax.energy.gradient_inference import Ascent
 from gasn_jax.nn import multi_label
 from gasn_jax.systems import spen
+from tests.systems.steps import check_first_step, check_one_trace
 
 KEY = jax.random.key(0)
 M, D, L = 6, 4, 3
 HINGE = spen.SPENConfig(
-    value=multi_label.LabelValue(L, (6,), 2), ascent=Ascent(4, 0.2), cost_weight=0.7
-)
+    value=multi_label.LabelValue(L, (6,), 2), ascent=Ascent(4, 0.2), cost_weight=0.7,
+    value_rate=3e-2, value_decay=0.7,
+)  # fmt: skip
 END_TO_END = dataclasses.replace(HINGE, loss="end_to_end", ascent=Ascent(4, 0.5, momentum=0.3))
 RNG = np.random.default_rng(0)
 X = jnp.asarray(RNG.normal(size=(M, D)), jnp.float32)
@@ -74,6 +76,20 @@ def test_a_step_is_that_of_the_formulas(config, loss):
         after.optimizer[0].mu,
         jax.grad(mean_loss)(state.value),
     )
+    gradient = jax.grad(mean_loss)(state.value)
+    check_first_step(after.value, state.value, gradient, rate=3e-2, decay=0.7)
+
+
+def test_ten_steps_compile_once():
+    check_one_trace(spen, END_TO_END, X, Y)
+
+
+@pytest.mark.parametrize("loss", spen.LOSSES)
+def test_training_drops_units(loss):
+    config = dataclasses.replace(HINGE, loss=loss, value=multi_label.LabelValue(L, (6,), 2, 0.5))
+    state = spen.init(config, KEY, X[0], Y[0])
+    losses = [step(config, state, X, Y, key)[1]["loss"] for key in jax.random.split(KEY, 3)]
+    assert len(set(map(float, losses))) == 3
 
 
 def test_the_first_steps_train_the_unary_part():
