@@ -26,6 +26,7 @@ import dataclasses
 import functools
 import itertools
 import json
+import math
 import os
 import re
 import sys
@@ -42,6 +43,7 @@ from experiments import alen_settings, common, energy_methods, structured_output
 from gasn_jax.data import archive, locate
 from gasn_jax.evaluation import overlap
 from gasn_jax.nn import segmentation
+from gasn_jax.systems import dvn
 from gasn_jax.training import loop, pictures
 from gasn_jax.training.errors import require
 
@@ -49,6 +51,30 @@ from gasn_jax.training.errors import require
 _CHUNK, _IMAGE_CHUNK = 256, 16
 _SHOWN, _CURVES = 16, 8
 _OF_LABELS = ("logistic", "feed_forward_half", "spen", "spen_end_to_end", "inference_network")
+# Of every field, whether its method uses it or not.
+_RANGES: tuple[tuple[str, Callable[[Any], bool], tuple[str, ...]], ...] = (
+    (">= 1", lambda x: x >= 1, ("batch_size", "hidden", "value_hidden", "num_interactions")),
+    (">= 0", lambda x: x >= 0, ("num_ascent_steps", "num_refinements")),
+    ("finite", math.isfinite, ("initial_logit",)),
+    ("> 0 and finite", lambda x: 0 < x < math.inf, ("network_rate", "value_rate", "step_size")),
+    (
+        ">= 0 and finite",
+        lambda x: 0 <= x < math.inf,
+        ("network_decay", "value_decay", "cost_weight")
+        + ("network_weight", "refined_weight", "adversarial_weight"),
+    ),
+    (
+        "in [0, 1)",
+        lambda x: 0 <= x < 1,
+        ("threshold", "network_threshold", "momentum")
+        + ("average_decay", "dropout_rate", "value_dropout_rate"),
+    ),
+    (
+        "in [0, 1]",
+        lambda x: 0 <= x <= 1,
+        ("unary_share", "joint_share", "true_share", "adversarial_share"),
+    ),
+)
 _CHOICE = re.compile(r"--?config\.(dataset|method)[= ](\S*)")
 
 
@@ -151,22 +177,15 @@ class Config(loop.LoopConfig):
         ):
             value = getattr(self, name)
             require(value in known, name, f"one of {', '.join(known)}", value)
-        for name in ("batch_size", "hidden", "value_hidden", "num_interactions"):
-            require(getattr(self, name) >= 1, name, ">= 1", getattr(self, name))
-        for name in ("threshold", "network_threshold"):
-            require(0 <= getattr(self, name) < 1, name, "in [0, 1)", getattr(self, name))
-        require(self.num_ascent_steps >= 0, "num_ascent_steps", ">= 0", self.num_ascent_steps)
-        require(self.num_refinements >= 0, "num_refinements", ">= 0", self.num_refinements)
+        for wanted, fits, names in _RANGES:
+            for name in names:
+                require(fits(getattr(self, name)), name, wanted, getattr(self, name))
         for name in ("channels", "value_channels"):
             value = getattr(self, name)
             require(len(value) == 3 and min(value) >= 1, name, "three numbers >= 1", value)
             size = self.group_size or 1
             fits = size >= 1 and all(width % size == 0 for width in value)
             require(fits, "group_size", f"0, or a divisor of all {name}", self.group_size)
-        for name in ("average_decay", "dropout_rate", "value_dropout_rate"):
-            require(0 <= getattr(self, name) < 1, name, "in [0, 1)", getattr(self, name))
-        for name in ("unary_share", "joint_share"):
-            require(0 <= getattr(self, name) <= 1, name, "in [0, 1]", getattr(self, name))
         images = self.data.are_images
         known = [name for name in energy_methods.METHODS if not images or name not in _OF_LABELS]
         fits, wanted = self.method in known, f"one of {', '.join(known)} for {self.dataset}"
@@ -175,7 +194,9 @@ class Config(loop.LoopConfig):
         require(self.crop in range(4, 33, 4), "crop", "a multiple of 4 in [4, 32]", self.crop)
         require(images or self.crop == 32, "crop", "32 for labels", self.crop)
         require(1 <= self.crop_step <= self.crop, "crop_step", "in [1, crop]", self.crop_step)
-        energy_methods.learner(self)
+        system = energy_methods.learner(self).system
+        least = system.num_kinds if isinstance(system, dvn.DVNConfig) else 1
+        require(self.batch_size >= least, "batch_size", f">= {least} for dvn", self.batch_size)
 
     @property
     def data(self) -> structured_outputs.Dataset:
@@ -266,9 +287,13 @@ def predictor(config: Config) -> Callable[[Any, jax.Array], energy_methods.Found
 
 
 def predict(config: Config, state: Any, x: np.ndarray) -> Predicted:
-    """Of M >= 1 inputs [M, ...], by the state that :func:`train` trained; of images by views."""
-    if not len(x):
-        raise ValueError("x must have at least one row")
+    """Of M >= 1 inputs [M, ...], by the state that :func:`train` trained; of images by views.
+
+    ValueError for none, or for those of another shape than the data set's.
+    """
+    if not len(x) or x.shape[1:] != config.data.x_shape:
+        wanted = ", ".join(map(str, config.data.x_shape))
+        raise ValueError(f"x must have shape [M, {wanted}], M >= 1, got {list(x.shape)}")
     compiled = jax.jit(predictor(config))
     views = structured_outputs.views(
         side=config.crop, step=config.crop_step, mirrored=config.mirrored

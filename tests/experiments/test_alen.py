@@ -12,7 +12,9 @@ import numpy as np
 import pytest
 
 from experiments import alen, alen_convergence, alen_tables, energy_methods, structured_outputs
-from gasn_jax.data import horses
+from gasn_jax.data import horses, locate
+from gasn_jax.energy import gradient_inference
+from gasn_jax.nn import multi_label
 from tests import command_line
 from tests.data.test_lfw_superpixels import write as write_faces
 
@@ -124,6 +126,66 @@ def test_what_the_methods_are():
     assert of("network_alone").ascent.num_steps == 0
     assert of("dvn").outputs.oracle == "f1"
     assert energy_methods._outputs(alen.settled("horses", "dvn", energy="scores")).oracle == "iou"
+
+
+def test_every_setting_reaches_its_method():
+    """Of numbers that are all different."""
+    settings: dict = dict(
+        network_rate=0.011, value_rate=0.012, network_decay=0.013, value_decay=0.014,
+        network_weight=0.15, refined_weight=0.16, adversarial_weight=0.17, cost_weight=0.18,
+        unary_share=0.19, joint_share=0.21, true_share=0.22, adversarial_share=0.23, num_steps=100,
+        num_ascent_steps=24, step_size=0.25, momentum=0.26, normalize=False, dropout_rate=0.27,
+        value_dropout_rate=0.28, hidden=29, value_hidden=31, num_interactions=32,
+        initial_logit=-0.33,
+    )  # fmt: skip
+    decays = {"network_rate", "value_rate", "network_decay", "value_decay"}
+    own = {
+        "feed_forward": {"network_rate", "network_decay"},
+        "inference_network": decays | {"cost_weight", "adversarial_weight"},
+        "dvn": {"value_rate", "value_decay", "true_share", "adversarial_share"},
+        "spen": {"value_rate", "value_decay", "cost_weight"},
+        "alen": decays | {"network_weight", "refined_weight", "adversarial_weight"},
+    }
+    for method, names in own.items():
+        system = energy_methods.learner(alen.Config(method=method, **settings)).system
+        assert {name: getattr(system, name) for name in names} == {n: settings[n] for n in names}
+        if network := getattr(system, "network", None):
+            assert network == multi_label.LabelNetwork(159, (29,), 0.27, -0.33)
+        if getattr(system, "value", None):
+            assert system.value == multi_label.LabelValue(159, (31,), 32, 0.28)
+        if ascent := getattr(system, "ascent", None):
+            assert ascent == gradient_inference.Ascent(24, 0.25, momentum=0.26)
+        if method == "spen":
+            assert system.num_unary_steps == 19
+        if method == "inference_network":
+            assert system.num_joint_steps == 21
+
+
+def test_each_end_has_its_own_threshold():
+    config = alen.settled("bibtex", "alen", threshold=0.6, network_threshold=0.2)
+    y = np.array([[[0.3, 0.1], [0.7, 0.5]]], np.float32)
+    true = structured_outputs.Examples(np.zeros(1), np.array([[1.0, 0.0]]))
+    found = alen.evaluate(config, alen.Predicted(y, np.zeros((1, 2))), true)
+    assert found["network"]["example F1"] == found["refined"]["example F1"] == 100
+    config = dataclasses.replace(config, threshold=0.2, network_threshold=0.6)
+    found = alen.evaluate(config, alen.Predicted(y, np.zeros((1, 2))), true)
+    assert found["network"]["example F1"] == 0
+    assert found["refined"]["example F1"] == pytest.approx(200 / 3)
+
+
+def test_inputs_of_another_width_are_refused():
+    config = alen.settled("bibtex", "alen", **TINY)
+    for shape in ((0, 1836), (2, 1835), (1836,)):
+        with pytest.raises(ValueError, match=r"x must have shape \[M, 1836\], M >= 1, got \["):
+            alen.predict(config, None, np.zeros(shape, np.float32))
+
+
+def test_data_of_another_width_are_refused(data_dir, monkeypatch):
+    bibtex = structured_outputs.DATASETS["bibtex"]
+    other = bibtex._replace(x_shape=(1837,))
+    monkeypatch.setitem(structured_outputs.DATASETS, "bibtex", other)
+    with pytest.raises(locate.DataError, match="wanted 1837 features.*got 1836"):
+        structured_outputs.load("bibtex", data_dir, "test")
 
 
 def test_the_validation_part_is_not_trained_on(data_dir):
@@ -333,6 +395,17 @@ def test_the_best_threshold_is_told_on_the_validation_part():
         (["--config.method=crf"], "method: wanted one of logistic"),
         (["--config.held_out=train"], "held_out: wanted one of test, validation"),
         (["--config.step_size=0.0"], "step_size: wanted > 0 and finite"),
+        (["--config.true_share=2"], "true_share: wanted in [0, 1], got 2.0"),
+        (["--config.value_decay=inf"], "value_decay: wanted >= 0 and finite, got inf"),
+        (["--config.initial_logit=nan"], "initial_logit: wanted finite, got nan"),
+        (
+            ["--config.method=logistic", "--config.value_rate=nan"],
+            "value_rate: wanted > 0 and finite, got nan",
+        ),
+        (
+            ["--config.method=dvn", "--config.batch_size=2"],
+            "batch_size: wanted >= 3 for dvn, got 2",
+        ),
         (["--config.channels=(1,2)"], "channels: wanted three numbers >= 1"),
         (["--config.threshold=1.0"], "threshold: wanted in [0, 1)"),
         (["--config.mirrored=true"], "mirrored: wanted false for labels"),
@@ -436,6 +509,24 @@ def test_a_table_trains_its_rows(tmp_path, data_dir, monkeypatch):
     assert {path.name for path in tmp_path.iterdir() if path.is_dir()} == folders
     lines = (tmp_path / "table.md").read_text().splitlines()
     assert len(lines) == 2 + len(names) and lines[-1].endswith("| 46.4 |")
+
+
+def test_a_row_has_the_scores_of_its_own_runs_and_end(tmp_path, monkeypatch):
+    """With made evaluations: of each method and seed another score, and of the network half."""
+    methods = list(energy_methods.METHODS)
+
+    def train(run, place):
+        score = float(100 * methods.index(run.method) + run.seed)
+        assert place == str(tmp_path / f"{run.method}-{run.seed}")
+        return {"refined": {"example F1": score}, "network": {"example F1": score / 2}}
+
+    monkeypatch.setattr(alen, "train", train)
+    config = alen_tables.Config(table=1, num_seeds=2, seed=3)
+    found = alen_tables.train(config, str(tmp_path))
+    for row in alen_tables.TABLES[1].rows:
+        half = row.name in ("InfNet baseline", "InfNet (ALEN)")
+        scores = [100.0 * methods.index(row.method) + seed for seed in (3, 4)]
+        assert found[row.name]["example F1"] == [score / 2 if half else score for score in scores]
 
 
 @pytest.mark.parametrize("table", [2, 3])
