@@ -27,7 +27,7 @@ NUM_FEATURES, NUM_LABELS, SIDE, CHANNELS = 1836, 159, 32, (24, 48, 48)
 
 @dataclasses.dataclass(frozen=True)
 class Case:
-    """A kind of problem, at the sizes of the experiments."""
+    """A kind of problem, at the paper's width where it has one (labels), else at narrow ones."""
 
     name: str
     config: alen.ALENConfig

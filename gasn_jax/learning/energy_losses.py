@@ -3,7 +3,8 @@ r"""Losses that learn an energy model of structured outputs, of one example each
 A model gives every output y of an input a value v(x, y), higher for better ones (v is minus an
 energy). The losses take values that the caller has computed, of the true output y*, of an inference
 network's g(x), of the refined y''; which of these get gradients is the caller's choice
-(`jax.lax.stop_gradient`). All are to be minimised.
+(`jax.lax.stop_gradient`). All are to be minimised. The systems of this library learn by the others;
+the perceptron's (ALEN, Equations 2, 3 and 5) are for comparisons.
 
 Reference: Pan et al., "Adversarial Localized Energy Network for Structured Prediction", named ALEN
 here; Belanger and McCallum, "Structured Prediction Energy Networks" (2016); Gygli, Norouzi and
