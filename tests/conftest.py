@@ -33,7 +33,9 @@ def pytest_configure(config):
     if config.getoption("compile_fully"):
         return
     jax.config.update("jax_disable_most_optimizations", True)
-    os.environ["XLA_FLAGS"] = f"{LIGHT_FLAGS} {os.environ.get('XLA_FLAGS', '')}"
+    # Unset if there are none: of spaces alone it would be the name of a file of flags.
+    if flags := f"{LIGHT_FLAGS} {os.environ.get('XLA_FLAGS', '')}".strip():
+        os.environ["XLA_FLAGS"] = flags
 
 
 @pytest.fixture
