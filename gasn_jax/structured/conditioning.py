@@ -9,6 +9,7 @@ once: N L runs in all. The inference is only called, never differentiated.
 Reference: London and Schwing, "Generative Adversarial Structured Networks", §3.2.2, Equation 13.
 """
 
+import numbers
 from collections.abc import Callable
 
 import jax
@@ -43,17 +44,19 @@ def covariance(
       for each leaf. Costs N L runs of ``marginals_fn``.
 
     Raises:
-      ValueError: at trace time, if ``chunk_size < 1`` or ``unary`` isn't of rank 2.
+      ValueError: at trace time, if ``chunk_size`` isn't an integer >= 1, or ``unary`` isn't of rank
+        2 with entries.
 
     Reference: GASN paper, Equations 12 and 13.
     """
     unary = jnp.asarray(unary)
-    if unary.ndim != 2:
-        raise ValueError(f"unary must have shape [N, L], got {unary.shape}")
-    if chunk_size < 1:
-        raise ValueError(f"chunk_size must be >= 1, got {chunk_size}")
+    if unary.ndim != 2 or not unary.size:
+        raise ValueError(f"unary must have shape [N, L], N and L >= 1, got {unary.shape}")
+    if not isinstance(chunk_size, numbers.Integral) or chunk_size < 1:
+        raise ValueError(f"chunk_size must be an integer >= 1, got {chunk_size}")
     num_variables, num_states = unary.shape
     unary, factors = jax.tree.map(lambda x: numerics.scale(x, temperature), (unary, factors))
+    temperature = jnp.asarray(temperature, unary.dtype)
     free = marginals_fn(unary, factors)
 
     def conditioned(index):
@@ -61,7 +64,13 @@ def covariance(
         fixed = jnp.where(jnp.arange(num_states) == state, unary[variable], -jnp.inf)
         given = marginals_fn(unary.at[variable].set(fixed), factors)
         weight = free[0][variable, state] / temperature
-        return jax.tree.map(lambda g, f: weight * (g - f), given, free)
+        rows = jax.tree.map(lambda g, f: weight * (g - f), given, free)
+        return [row for row in jax.tree.leaves(rows) if row.size]
 
+    # The loop does not take what has no entries, as the factors of a chain of one variable.
     rows = jax.lax.map(conditioned, jnp.arange(unary.size), batch_size=min(chunk_size, unary.size))
-    return jax.tree.map(lambda x: x.reshape(num_variables, num_states, *x.shape[1:]), rows)
+    leaves, treedef = jax.tree.flatten(free)
+    filled = iter(rows)
+    of_all = (next(filled) if leaf.size else jnp.zeros(0, leaf.dtype) for leaf in leaves)
+    shapes = ((num_variables, num_states, *leaf.shape) for leaf in leaves)
+    return treedef.unflatten([x.reshape(s) for x, s in zip(of_all, shapes, strict=True)])

@@ -31,15 +31,15 @@ def configurations(num_states: Sequence[int]) -> Int[np.ndarray, "S N"]:
       [S, N] with S the product of ``num_states``.
 
     Raises:
-      ValueError: if S is zero or above ``MAX_CONFIGURATIONS``.
+      ValueError: if a variable has no state, or S is above ``MAX_CONFIGURATIONS``.
     """
     count = math.prod(num_states)
-    if not 1 <= count <= MAX_CONFIGURATIONS:
-        raise ValueError(
-            f"num_states must give 1..{MAX_CONFIGURATIONS} configurations, got {count}"
-        )
-    grid = np.indices(tuple(num_states), dtype=np.int32)
-    return grid.reshape(len(num_states), count).T
+    if any(number < 1 for number in num_states) or count > MAX_CONFIGURATIONS:
+        wanted = f"numbers >= 1 that give at most {MAX_CONFIGURATIONS} configurations"
+        raise ValueError(f"num_states must be {wanted}, got {tuple(num_states)}")
+    changes = np.cumprod([1, *num_states[:0:-1]])[::-1]  # how often each variable stays as it is
+    numbers = np.arange(count)[:, None]
+    return (numbers // changes[: len(num_states)] % np.array(num_states, int)).astype(np.int32)
 
 
 def log_partition(
@@ -78,7 +78,7 @@ def marginals(
     score_fn: ScoreFn, num_states: Sequence[int], *, temperature: float | Float[Array, ""] = 1.0
 ) -> Float[Array, "N L"]:
     """``p(x_i)`` for every variable, [N, max(num_states)]; zero for states a variable lacks."""
-    width = max(num_states)
+    width = max(num_states, default=0)
 
     def one_hot(x):
         return (x[:, None] == jnp.arange(width)[None, :]).astype(float)

@@ -83,6 +83,42 @@ def test_conditioning_gives_the_covariance_of_a_chain(chunk_size):
         np.testing.assert_allclose(a, b, atol=1e-12)
 
 
+@pytest.mark.parametrize("shape", [(1, 1), (1, 3), (3, 1)])
+@pytest.mark.parametrize("chunk_size", [1, 2, 64])
+@pytest.mark.usefixtures("x64")
+def test_conditioning_gives_that_of_the_smallest_chains(shape, chunk_size):
+    unary, pairwise, temperature, _ = instances(*shape, np.float64, 5)
+    run = jax.vmap(functools.partial(_both, chunk_size=chunk_size))
+    for a, b in zip(*run(unary, pairwise, temperature), strict=True):
+        assert a.shape == b.shape
+        np.testing.assert_allclose(a, b, atol=1e-12)
+
+
+def test_conditioning_keeps_the_dtype_of_the_potentials():
+    def marginals_fn(unary, pairwise):
+        return chain.marginals(unary, pairwise)[1:]
+
+    for dtype in (jnp.bfloat16, jnp.float32):
+        potentials = jnp.zeros((3, 2), dtype), jnp.zeros((2, 2, 2), dtype)
+        temperature = jnp.float32(0.5)
+        found = conditioning.covariance(marginals_fn, *potentials, temperature=temperature)
+        assert all(part.dtype == dtype for part in found)
+
+
+@pytest.mark.parametrize(
+    ("shape", "chunk_size", "message"),
+    [
+        ((0, 3), 64, r"unary must have shape \[N, L\], N and L >= 1, got \(0, 3\)"),
+        ((3, 0), 64, r"N and L >= 1, got \(3, 0\)"),
+        ((3, 2), 2.5, "chunk_size must be an integer >= 1, got 2.5"),
+        ((3, 2), 0, "chunk_size must be an integer >= 1, got 0"),
+    ],
+)
+def test_conditioning_names_what_it_cannot_use(shape, chunk_size, message):
+    with pytest.raises(ValueError, match=message):
+        conditioning.covariance(lambda u, w: (u, w), jnp.zeros(shape), (), chunk_size=chunk_size)
+
+
 def test_covariance_of_a_longer_chain_in_float32():
     """Far-apart variables do not covary: what is left is far below the rounding of a joint."""
     rng = np.random.default_rng(21)

@@ -202,6 +202,26 @@ def test_a_matrix_route_has_the_gradient_in_the_temperature(gradient):
     np.testing.assert_allclose(*given, rtol=1e-4)
 
 
+@pytest.mark.parametrize("gradient", ["jacobian", "conditioning"])
+@pytest.mark.parametrize("shape", [(1, 1), (1, 2), (3, 2)])
+def test_a_matrix_route_is_of_the_unary_marginals(gradient, shape):
+    """Also of a chain of one variable, which has no pairs; of pairs it says NaN, not 0."""
+    model = engine.Chain(*shape)
+    num_variables, num_states = shape
+    unary = jax.random.normal(jax.random.key(0), shape)
+    pairwise = jax.random.normal(jax.random.key(1), (num_variables - 1, num_states, num_states))
+
+    def total(unary, of_pairs, gradient):
+        found = engine.marginals(model, unary, pairwise, gradient=gradient)
+        weights = jnp.arange(unary.size, dtype=float).reshape(unary.shape)
+        return jnp.sum(weights * found.unary) + of_pairs * jnp.sum(found.pairwise[..., 0, 0])
+
+    wanted = jax.grad(total)(unary, 0.0, "product")
+    np.testing.assert_allclose(jax.grad(total)(unary, 0.0, gradient), wanted, atol=1e-6)
+    if num_variables > 1:
+        assert np.all(np.isnan(jax.grad(total)(unary, 1.0, gradient)))
+
+
 @pytest.mark.slow
 def test_conditioning_tells_how_many_of_its_runs_did_not_converge():
     """Free beliefs that converge say nothing of conditioned ones; enough sweeps settle all."""

@@ -27,11 +27,14 @@ def test_configurations_are_all_in_lexicographic_order():
     assert [tuple(row) for row in actual] == wanted == sorted(wanted)
     np.testing.assert_array_equal(enumeration.configurations((3,)), [[0], [1], [2]])
     assert enumeration.configurations(()).shape == (1, 0)
+    assert enumeration.marginals(lambda x: 0.0, ()).shape == (0, 0)
+    many = enumeration.configurations((1,) * 69 + (2,))
+    assert many.shape == (2, 70) and many.sum() == many[1, 69] == 1
 
 
-@pytest.mark.parametrize("num_states", [(2, 0), (2,) * 23])
+@pytest.mark.parametrize("num_states", [(2, 0), (2,) * 23, (-2, -2)])
 def test_too_many_or_no_configurations(num_states):
-    with pytest.raises(ValueError, match="num_states must give 1.* configurations, got"):
+    with pytest.raises(ValueError, match="num_states must be numbers >= 1 that give at most"):
         enumeration.configurations(num_states)
 
 
