@@ -150,7 +150,8 @@ class Checkpoints:
     def _steps(self) -> list[int]:
         if self._read_only and not self._directory.exists():
             return []
-        return sorted(int(path.name) for path in self._directory.iterdir() if path.name.isdigit())
+        names = (path.name for path in self._directory.iterdir())
+        return sorted(int(name) for name in names if name.isascii() and name.isdecimal())
 
     def _load(self, step: int, template: Any) -> Any:
         path, wanted = self._directory / str(step), named_leaves(template)

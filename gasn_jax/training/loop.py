@@ -185,7 +185,9 @@ class _Run(Generic[State, Batch, Data]):
 
     def finish(self, steps_per_call: int, signals: "_Signals") -> State:
         num_steps = self._config.num_steps
-        self._workdir.open_metrics(self._step)
+        missing = self._step // self._config.log_every - self._workdir.open_metrics(self._step)
+        if missing > 0:
+            logging.warning("%s: metrics.jsonl has lost %d lines", self._workdir.path, missing)
         if self._step == num_steps and self._checkpoints.latest_step == num_steps:
             signals.raise_if_received(f"{self._workdir.path} was finished before")
             return self._state

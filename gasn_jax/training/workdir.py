@@ -73,8 +73,10 @@ class Workdir:
     def __exit__(self, *exc_info: object) -> None:
         self._held.close()
 
-    def open_metrics(self, last_step: int) -> None:
+    def open_metrics(self, last_step: int) -> int:
         """Opens `metrics.jsonl` for steps after `last_step`, dropping what lies beyond it.
+
+        Returns how many lines it holds.
 
         These steps are of the versions at hand, which `versions.json` now names.
 
@@ -92,6 +94,7 @@ class Workdir:
             _write_atomically(path, "".join(f"{line}\n" for line in kept))
             self._write_versions()
             self._metrics = self._held.enter_context(open(path, "a", encoding="utf-8"))
+            return len(kept)
 
     def write_metrics(
         self, step: int, metrics: Mapping[str, Any], seconds: Mapping[str, float]

@@ -207,6 +207,17 @@ def test_damaged_newest_checkpoint_ends_the_same(finished, tmp_path):
     assert without_seconds(tmp_path) == without_seconds(finished[0])
 
 
+def test_lost_metrics_are_told(finished, tmp_path):
+    run = tmp_path / "run"
+    shutil.copytree(finished[0], run)
+    (run / "metrics.jsonl").unlink()
+    with mock.patch.object(loop.logging, "warning") as warning:
+        toy.train(toy.Config(), run)
+        toy.train(toy.Config(), finished[0])
+    count = toy.Config().num_steps // toy.Config().log_every
+    warning.assert_called_once_with("%s: metrics.jsonl has lost %d lines", str(run), count)
+
+
 def test_another_config_is_refused_naming_the_field(finished):
     with pytest.raises(errors.WorkdirError, match="num_steps is 40 there, 41 here"):
         toy.train(toy.Config(num_steps=41), finished[0])
