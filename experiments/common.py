@@ -12,7 +12,7 @@ defined at import, so a notebook imports `train` and `Config` and calls them.
 |-----------|-----------------------------------------------------------------------------------|
 | 0         | done                                                                              |
 | 1         | a defect: please report the traceback                                             |
-| 2         | a bad flag, path or config value, missing data or a missing package               |
+| 2         | a bad flag, path or config value, missing data, package or memory                 |
 | 3         | NaN or Inf in a metric or the state; the checkpoints are those of finite steps    |
 | 4         | workdir or checkpoints: full, read-only, in use, of another config, all damaged   |
 | 130       | stopped by Ctrl-C; the same command resumes                                       |
@@ -33,6 +33,7 @@ import typing
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple, NoReturn, TypeVar
 
+import jax
 from absl import app, flags
 from ml_collections import config_flags
 
@@ -44,6 +45,8 @@ Config = TypeVar("Config")
 
 _BAD_FLAG, _BAD_WORKDIR, _CTRL_C, _TERMINATED = 2, 4, 130, 143
 _DISK_ERRNOS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM)
+# No field and no seed is larger: with such networks and minibatches the compiler never comes back.
+_MOST = 2**32 - 1
 # What a path is where another kind was meant.
 _KIND_ERRNOS = (errno.EISDIR, errno.ENOTDIR, errno.EEXIST)
 _HELP = {"--help", "-help", "-h", "--helpshort", "--helpfull"}
@@ -151,7 +154,7 @@ def _parse_mode(argv, default, name, mode):
         for flag, value in mode.defaults.items():
             if isinstance(value, int):
                 least = min(value, 1)
-                holders[flag] = flags.DEFINE_integer(flag, value, mode.help, lower_bound=least)
+                holders[flag] = flags.DEFINE_integer(flag, value, mode.help, least, _MOST)
             else:
                 holders[flag] = flags.DEFINE_string(flag, value, mode.help)
         workdir = _parse_flags(argv)
@@ -203,6 +206,10 @@ def _exit_code(main_fn: Callable[[Config, str], Any], config: Config, workdir: s
         return _say(error, _BAD_FLAG)
     except FileNotFoundError as error:
         return _say(f"missing file: {error.filename or error}", _BAD_FLAG)
+    except jax.errors.JaxRuntimeError as error:
+        if "RESOURCE_EXHAUSTED" not in str(error):
+            raise
+        return _say(f"out of memory: {str(error).splitlines()[0]}", _BAD_FLAG)
     except ModuleNotFoundError as error:
         named = "gasn_jax[" in str(error)
         extra = "" if named else "; experiments need the extra gasn_jax[experiments]"
@@ -323,6 +330,9 @@ def _freeze(twin: Any, default: Any, name: str) -> Any:
             value = _freeze(value, old, f"{name}.{field.name}")
         elif isinstance(value, tuple):
             value = _typed_items(value, hints[field.name], f"--{name}.{field.name}")
+        for item in value if isinstance(value, tuple) else (value,):
+            if type(item) is int and abs(item) > _MOST:
+                raise flags.Error(f"--{name}.{field.name}: wanted at most {_MOST}, got {item}")
         values[field.name] = value
     return type(default)(**values)
 

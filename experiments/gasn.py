@@ -228,7 +228,7 @@ def train(config: Config, directory: str) -> Evaluation:
         data=real["train"]._replace(states=real["train"].states[:, config.order()]),
         steps_per_call=loop.steps_per_call(convolutions=config.network == "convolutional"),
     )
-    drawn = draw(config, state.average, real["train"])
+    drawn = draw(config, state.average, real["train"], config.num_eval_samples, config.seed)
     evaluation = evaluate(config, real, drawn)
     with open(os.path.join(directory, "evaluation.json"), "w", encoding="utf-8") as file:
         json.dump(evaluation, file, indent=1)
@@ -246,8 +246,7 @@ def sample(config: Config, directory: str, num_samples: int, sample_seed: int) -
     real = load(config)
     init_fn = functools.partial(_init, config.system(real["train"]), config.num_seeds)
     state = loop.restore(config, directory, init_fn=init_fn)
-    config = dataclasses.replace(config, num_eval_samples=num_samples, seed=sample_seed)
-    drawn = draw(config, state.average, real["train"])
+    drawn = draw(config, state.average, real["train"], num_samples, sample_seed)
     _save_drawn(config, os.path.join(directory, "drawn"), real, drawn)
     return drawn
 
@@ -257,15 +256,16 @@ def load(config: Config) -> dict[str, Examples]:
     return DATASETS[config.dataset].load(config.data_dir)
 
 
-def draw(config: Config, params, train_part: Examples) -> dict[str, Drawn]:
-    """Draws from every model, states [num_seeds, num_eval_samples, N], in both modes.
+def draw(
+    config: Config, params, train_part: Examples, num_samples: int, seed: int
+) -> dict[str, Drawn]:
+    """Draws from every model, states [num_seeds, num_samples, N], in both modes.
 
     Lengths are those of as many training examples, for the generator does not model them.
     """
     system = config.system(train_part)
-    count = config.num_eval_samples
-    lengths = np.resize(some_of(train_part, count).lengths, count)
-    keys = jax.random.split(jax.random.key(config.seed), config.num_seeds)
+    lengths = np.resize(some_of(train_part, num_samples).lengths, num_samples)
+    keys = jax.random.split(jax.random.key(seed), config.num_seeds)
 
     @jax.jit
     @functools.partial(jax.vmap, in_axes=(0, 0, None))

@@ -114,7 +114,9 @@ class Config(loop.LoopConfig):
         fine = bool(dims) and len(set(dims)) == len(dims) and min(dims) >= 0
         require(fine, "noise_dims", "different sizes >= 0", dims)
         for name in ("independent_discriminator_rate", "independent_generator_rate"):
-            require(getattr(self, name) > 0, name, "> 0", getattr(self, name))
+            value, limits = getattr(self, name), np.finfo(np.float32)
+            fits = limits.tiny <= value <= limits.max
+            require(fits, name, "> 0 and within float32", value)
         for noise_dim, pairwise in itertools.product(dims, (True, False)):
             self.of_run(noise_dim, pairwise=pairwise)
 

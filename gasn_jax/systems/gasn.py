@@ -86,12 +86,12 @@ class GASNConfig:
         """Raises ValueError naming the field, what is wanted and what was given."""
         require(self.noise_dim >= 0, "noise_dim", ">= 0", self.noise_dim)
         require(self.window >= 1, "window", ">= 1", self.window)
-        for name in ("output_scale", "weight_decay", "r1"):
-            value = getattr(self, name)
-            require(0 <= value < math.inf, name, ">= 0 and finite", value)
         for name in ("temperature", "discriminator_rate", "generator_rate"):
             value, (tiny, huge) = getattr(self, name), _FLOAT32_RANGE
             require(tiny <= value <= huge, name, "> 0 and within float32", value)
+        for name in ("output_scale", "weight_decay", "r1"):
+            value = getattr(self, name)
+            require(0 <= value < math.inf, name, ">= 0 and finite", value)
         for name in ("generator_hidden", "discriminator_hidden"):
             widths = getattr(self, name)
             require(all(width >= 1 for width in widths), name, "widths >= 1", widths)

@@ -185,6 +185,7 @@ def test_a_trained_run_is_drawn_from(digits_run):
     assert (path / "drawn.png").read_bytes().startswith(b"\x89PNG")
     other = gasn.sample(DIGITS, str(path), 7, 4)["samples"].states
     assert np.any(other != drawn["samples"])
+    assert gasn.sample(DIGITS, str(path), 1, 4)["map"].states.shape == (2, 1, 64)
     assert before == {name: (path / name).read_bytes() for name in before}
 
 
@@ -258,6 +259,18 @@ def test_hamming_counts_differences():
         (
             ["--config.temperature=0"],
             "bad config: temperature: wanted > 0 and within float32, got 0.0",
+        ),
+        *(
+            ([f"--config.temperature={bad}"], "bad config: temperature: wanted > 0 and within")
+            for bad in ("-1", "nan", "inf")
+        ),
+        (
+            ["--config.batch_size=1000000000000"],
+            "--config.batch_size: wanted at most 4294967295, got 1000000000000",
+        ),
+        (
+            ["--config.generator_hidden=10,1000000000000"],
+            "--config.generator_hidden: wanted at most 4294967295, got 1000000000000",
         ),
         (
             ["--config.gradient=jacobian", "--config.structure=grid"],
@@ -360,9 +373,12 @@ def test_a_missing_package_is_one_line_and_exit_2(tmp_path, capsys, monkeypatch)
         ),
         (
             "--config.independent_generator_rate=0",
-            "bad config: independent_generator_rate: wanted > 0, got 0.0",
+            "bad config: independent_generator_rate: wanted > 0 and within float32, got 0.0",
         ),
-        ("--config.independent_generator_rate=inf", "bad config: generator_rate: wanted"),
+        (
+            "--config.independent_generator_rate=inf",
+            "bad config: independent_generator_rate: wanted > 0 and within float32, got inf",
+        ),
         (
             "--config.noise_dims=1,1",
             "bad config: noise_dims: wanted different sizes >= 0, got (1, 1)",

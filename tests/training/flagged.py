@@ -4,6 +4,9 @@ import dataclasses
 import os
 import signal
 
+import jax
+import jax.numpy as jnp
+
 from experiments import common
 from gasn_jax.training import errors
 from tests.training import toy
@@ -54,6 +57,9 @@ def main(config, workdir):
         raise errors.NonFiniteError("step 3: loss is nan")
     elif config.action == "full":
         raise OSError(28, "No space left on device", "figure.png")
+    elif config.action == "memory":
+        # what a compiler gives as much to, which no machine has
+        jax.jit(lambda: jnp.zeros((2**20, 2**20, 2**10)))().block_until_ready()
     elif config.action == "show":
         print(config)
 

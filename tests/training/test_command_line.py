@@ -67,6 +67,13 @@ def test_other_ends_are_one_line_with_their_code(tmp_path, capsys, action, code,
     assert capsys.readouterr().err == line
 
 
+def test_more_than_all_memory_is_one_line_and_exit_2(tmp_path, capsys):
+    config = flagged.Config(action="memory")
+    assert common._exit_code(flagged.main, config, str(tmp_path)) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("out of memory: RESOURCE_EXHAUSTED") and error.count("\n") == 1
+
+
 def test_a_termination_outside_training_is_one_line_with_its_code(tmp_path):
     result = run(tmp_path, "--config.action=terminate")
     assert (result.returncode, result.stderr) == (143, "terminated outside training\n")
