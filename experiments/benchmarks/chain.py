@@ -23,6 +23,7 @@ from experiments.benchmarks import timing
 from gasn_jax.structured import chain, markov
 
 SIZES = ((64, 128, 32), (16, 512, 16), (8, 64, 128), (16, 128, 26))
+COVARIANCE_SIZE, PRECISION_SIZE = (1, 128, 16), (64, 128, 32)
 
 Arrays = Sequence[jax.Array]
 
@@ -32,8 +33,8 @@ def main() -> None:
     sections = [
         ("Gradient of <marginals, w>", gradient_table),
         ("Other operations", operations_table),
-        ("Full covariance, N = 128, L = 16", covariance_table),
-        ("Float32 error against float64, (64, 128, 32)", precision_table),
+        ("Full covariance, N = {1}, L = {2}".format(*COVARIANCE_SIZE), covariance_table),
+        (f"Float32 error against float64, {PRECISION_SIZE}", precision_table),
     ]
     if flags.FLAGS.peers:
         sections.append(("Peers", peers_table))
@@ -105,13 +106,14 @@ def operations_table(num_rounds: int) -> str:
 
 def covariance_table(num_rounds: int) -> str:
     """Algorithm 1 against the Jacobian by reverse mode, through our rule and through autodiff."""
-    unary, pairwise = (x[0] for x in random_arrays((1, 128, 16))[:2])
+    unary, pairwise = (x[0] for x in random_arrays(COVARIANCE_SIZE)[:2])
 
     def jacobian(marginals_fn):
         return jax.jit(jax.jacrev(lambda u, w: marginals_fn(u, w)[0], argnums=(0, 1)))
 
     def written(unary):
-        return jnp.broadcast_to(unary[:, :, None, None, None], (128, 16, 127, 16, 16)) + 1.0
+        shape = *unary.shape, *pairwise.shape
+        return jnp.broadcast_to(unary[:, :, None, None, None], shape) + 1.0
 
     calls = {
         "covariance": bind(jax.jit(chain.covariance), unary, pairwise),
@@ -129,8 +131,7 @@ def covariance_table(num_rounds: int) -> str:
 
 def precision_table(_: int) -> str:
     """Worst entry of marginals and gradient, jitted float32 against float64 of the same input."""
-    size = (64, 128, 32)
-    arrays = random_arrays(size)
+    arrays = random_arrays(PRECISION_SIZE)
     with jax.enable_x64(True):
         wide = [jnp.asarray(np.asarray(x), jnp.float64) for x in arrays]
         exact = jax.jit(jax.vmap(ours))(*wide[:2])
