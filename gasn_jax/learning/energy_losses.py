@@ -12,7 +12,6 @@ Angelova, "Deep Value Networks Learn to Evaluate and Iteratively Refine Structur
 Tu and Gimpel, "Learning Approximate Inference Networks for Structured Prediction" (2018).
 """
 
-import jax
 import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float
@@ -94,7 +93,7 @@ def categorical_cross_entropy(logits: Float[Array, "... L"], true: Float[Array, 
     log_p = numerics.log_softmax(logits)
     impossible = log_p == -jnp.inf
     of_impossible = jnp.where(true == 0, 0.0, jnp.inf)
-    losses = jnp.where(impossible, of_impossible, -true * jnp.where(impossible, 0.0, log_p))
+    losses = jnp.where(impossible, of_impossible, true * -jnp.where(impossible, 0.0, log_p))
     return jnp.mean(jnp.sum(losses, axis=-1))
 
 
@@ -108,4 +107,4 @@ def _bernoulli(logits, true):
     sure = jnp.isinf(logits)
     unsure = jnp.where(sure, 0.0, logits)
     of_sure = jnp.where(true == (logits > 0), 0.0, jnp.inf)
-    return jnp.where(sure, of_sure, jax.nn.softplus(unsure) - true * unsure)
+    return jnp.where(sure, of_sure, optax.sigmoid_binary_cross_entropy(unsure, true))

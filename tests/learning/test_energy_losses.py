@@ -83,6 +83,18 @@ def test_what_is_impossible_costs_nothing_where_it_is_right():
         assert slope == pytest.approx(-0.7)
 
 
+def test_what_is_nearly_right_costs_a_little():
+    """In float32, whose rounding of the logit itself would be larger."""
+    logits = jnp.array([17.0, -17.0], jnp.float32)
+    for true in (np.array([1, 0], np.float32), np.array([1, 0], np.uint8)):
+        wanted = np.log1p(np.exp(-17.0))
+        assert losses.binary_cross_entropy(logits, true) == pytest.approx(wanted, rel=1e-5)
+        assert losses.oracle_regression(logits[0], true[0]) == pytest.approx(wanted, rel=1e-5)
+        wanted = np.log1p(np.exp(-6.0))
+        found = losses.categorical_cross_entropy(jnp.array([3.0, -3.0], jnp.float32), true)
+        assert found == pytest.approx(wanted, rel=1e-5)
+
+
 def test_other_shapes_are_refused():
     for loss in (
         losses.soft_hamming,
