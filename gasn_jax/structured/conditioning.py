@@ -67,7 +67,7 @@ def covariance(
         rows = jax.tree.map(lambda g, f: weight * (g - f), given, free)
         return [row for row in jax.tree.leaves(rows) if row.size]
 
-    # The loop does not take what has no entries, as the factors of a chain of one variable.
+    # The loop takes no arrays without entries, as the factors of a single variable are.
     rows = jax.lax.map(conditioned, jnp.arange(unary.size), batch_size=min(chunk_size, unary.size))
     leaves, treedef = jax.tree.flatten(free)
     filled = iter(rows)

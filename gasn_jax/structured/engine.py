@@ -358,8 +358,8 @@ def marginals(
       gradient: ``"product"``, the covariance times the cotangent, which is the engine's own; or by
         the matrix of covariances of the unary marginals: ``"jacobian"`` (Algorithm 1, of chains),
         ``"conditioning"`` (Equation 13). All give the unary marginals the same gradient if
-        inference is exact; by a matrix, what depends on pairwise marginals, too, has gradient NaN,
-        and there is no forward mode.
+        inference is exact; by a matrix, the gradient of anything that uses the pairwise marginals
+        is NaN, and there is no forward mode.
 
     Returns:
       :class:`Beliefs`. The gradient costs as much as inference by "product" (in a chain O(N L^2);
@@ -414,8 +414,8 @@ def _by_matrix_backward(engine, gradient, residuals, cotangents):
     unary, pairwise = (
         jnp.tensordot(cotangents.unary, matrix, axes=2, precision="highest") for matrix in matrices
     )
-    unknown = jnp.any(cotangents.pairwise != 0)  # the matrix is of the unary marginals
-    unary, pairwise = (jnp.where(unknown, jnp.nan, x) for x in (unary, pairwise))
+    uses_pairs = jnp.any(cotangents.pairwise != 0)  # the matrix is of the unary marginals
+    unary, pairwise = (jnp.where(uses_pairs, jnp.nan, x) for x in (unary, pairwise))
     return unary, pairwise, None, lost
 
 

@@ -37,9 +37,12 @@ def configurations(num_states: Sequence[int]) -> Int[np.ndarray, "S N"]:
     if any(number < 1 for number in num_states) or count > MAX_CONFIGURATIONS:
         wanted = f"numbers >= 1 that give at most {MAX_CONFIGURATIONS} configurations"
         raise ValueError(f"num_states must be {wanted}, got {tuple(num_states)}")
-    changes = np.cumprod([1, *num_states[:0:-1]])[::-1]  # how often each variable stays as it is
-    numbers = np.arange(count)[:, None]
-    return (numbers // changes[: len(num_states)] % np.array(num_states, int)).astype(np.int32)
+    # those of one state are left out, for an array has at most 64 axes
+    varied = [i for i, number in enumerate(num_states) if number > 1]
+    grid = np.indices([num_states[i] for i in varied], dtype=np.int32)
+    found = np.zeros((len(num_states), count), np.int32)
+    found[varied] = grid.reshape(len(varied), count)
+    return found.T
 
 
 def log_partition(

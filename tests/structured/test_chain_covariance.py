@@ -83,12 +83,11 @@ def test_conditioning_gives_the_covariance_of_a_chain(chunk_size):
         np.testing.assert_allclose(a, b, atol=1e-12)
 
 
-@pytest.mark.parametrize("shape", [(1, 1), (1, 3), (3, 1)])
-@pytest.mark.parametrize("chunk_size", [1, 2, 64])
+@pytest.mark.parametrize(("shape", "chunk_size"), [((1, 1), 64), ((1, 3), 2), ((3, 1), 64)])
 @pytest.mark.usefixtures("x64")
 def test_conditioning_gives_that_of_the_smallest_chains(shape, chunk_size):
     unary, pairwise, temperature, _ = instances(*shape, np.float64, 5)
-    run = jax.vmap(functools.partial(_both, chunk_size=chunk_size))
+    run = jax.jit(jax.vmap(functools.partial(_both, chunk_size=chunk_size)))
     for a, b in zip(*run(unary, pairwise, temperature), strict=True):
         assert a.shape == b.shape
         np.testing.assert_allclose(a, b, atol=1e-12)
@@ -101,7 +100,8 @@ def test_conditioning_keeps_the_dtype_of_the_potentials():
     for dtype in (jnp.bfloat16, jnp.float32):
         potentials = jnp.zeros((3, 2), dtype), jnp.zeros((2, 2, 2), dtype)
         temperature = jnp.float32(0.5)
-        found = conditioning.covariance(marginals_fn, *potentials, temperature=temperature)
+        run = functools.partial(conditioning.covariance, marginals_fn, temperature=temperature)
+        found = jax.eval_shape(run, *potentials)
         assert all(part.dtype == dtype for part in found)
 
 

@@ -150,7 +150,7 @@ def test_chunks_bound_the_memory():
 def test_wrong_arguments_raise_with_the_reason():
     unary, factors = loop(1)
     for chunk_size in (0, -2):
-        with pytest.raises(ValueError, match=f"chunk_size must be >= 1, got {chunk_size}"):
+        with pytest.raises(ValueError, match=f"chunk_size must be an integer.*got {chunk_size}"):
             conditioning.covariance(loop_marginals, unary, factors, chunk_size=chunk_size)
-    with pytest.raises(ValueError, match=r"unary must have shape \[N, L\], got \(6,\)"):
+    with pytest.raises(ValueError, match=r"unary must have shape \[N, L\].* got \(6,\)"):
         conditioning.covariance(loop_marginals, unary.reshape(-1), factors)
