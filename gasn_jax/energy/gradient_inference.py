@@ -99,14 +99,14 @@ def simplex(y: Float[Array, "... L"]) -> Float[Array, "... L"]:
     """The nearest point whose last axis is a probability distribution, of every variable."""
     flat = jax.vmap(optax.projections.projection_simplex)(y.reshape(-1, y.shape[-1]))
     # optax computes half precision in float32
-    return flat.reshape(y.shape).astype(y.dtype)
+    return flat.reshape(y.shape).astype(jnp.result_type(y, float))
 
 
 def normalized(gradient: Float[Array, "..."]) -> Float[Array, "..."]:
     """A gradient of length 1 (Equation 12); exactly 0, with derivative 0, where it is 0."""
-    # By its largest entry first, so that no square of a tiny or huge one leaves the range, which
-    # half precision leaves even so; and by a power of two before that, since the compiler divides
-    # by multiplying with the reciprocal, which is out of the range for the very largest.
+    # Squares of tiny or huge entries leave the range: in half precision all the same, else unless
+    # the largest is divided out first. The compiler multiplies by its reciprocal, which leaves the
+    # range for the very largest: hence the power of two.
     wide = gradient.astype(jnp.promote_types(gradient.dtype, jnp.float32))
     small = lax.stop_gradient(jnp.max(jnp.abs(wide), initial=0.0)) <= 1
     wide *= jnp.where(small, 2.0**63, 2.0**-63).astype(wide.dtype)

@@ -88,11 +88,14 @@ def binary_cross_entropy(logits: Output, true: Output) -> Value:
 
 
 def categorical_cross_entropy(logits: Float[Array, "... L"], true: Float[Array, "... L"]) -> Value:
-    """The mean over variables of ``-log p(y*)``, y* one-hot: L_task of L states (ALEN, Eq. 11)."""
+    """The mean over variables of ``-log p(y*)``, y* one-hot: L_task of L states (ALEN, Eq. 11).
+
+    A state of logit ``-inf`` is impossible: no loss if it is not the true one, else infinite.
+    """
     checks.same_shapes(logits=logits, true=true)
     log_p = numerics.log_softmax(logits)
     impossible = log_p == -jnp.inf
-    of_impossible = jnp.where(true == 0, 0.0, jnp.inf)
+    of_impossible = jnp.where(true == 0, 0.0, jnp.inf + 0 * true)  # NaN stays
     losses = jnp.where(impossible, of_impossible, true * -jnp.where(impossible, 0.0, log_p))
     return jnp.mean(jnp.sum(losses, axis=-1))
 
@@ -106,5 +109,5 @@ def _bernoulli(logits, true):
     """``-log p(true)``; of an infinite logit 0 if it is right, and infinite, without gradient."""
     sure = jnp.isinf(logits)
     unsure = jnp.where(sure, 0.0, logits)
-    of_sure = jnp.where(true == (logits > 0), 0.0, jnp.inf)
+    of_sure = jnp.where(true == (logits > 0), 0.0, jnp.inf + 0 * true)  # NaN stays
     return jnp.where(sure, of_sure, optax.sigmoid_binary_cross_entropy(unsure, true))

@@ -50,9 +50,9 @@ class ALENConfig:
     """What an ALEN is made of."""
 
     # The inference network: x -> logits of y; and the value network: (x, y) -> a scalar, or one of
-    # each variable where the oracle is of each. Where a network learns it is called with
-    # `deterministic=False` and the rng "dropout": g always in training, v in Equation 6 alone,
-    # neither in the ascent nor in Equation 11.
+    # each variable where the oracle is of each. In training the first is always called with
+    # `deterministic=False` and the rng "dropout", the second only in Equation 6: not in the ascent,
+    # and not in Equation 11.
     network: nn.Module
     value: nn.Module
     # The kind of y, and the oracle.

@@ -64,7 +64,6 @@ class DVNConfig:
         require(both <= 1, "adversarial_share", f"<= {1 - self.true_share}", self.adversarial_share)
         count = self.num_adversarial_steps
         require(count >= 1, "num_adversarial_steps", ">= 1", count)
-        require(self.ascent.num_steps >= 1, "ascent.num_steps", ">= 1", self.ascent.num_steps)
         decays = 0 <= self.value_decay < math.inf
         require(decays, "value_decay", ">= 0 and finite", self.value_decay)
 

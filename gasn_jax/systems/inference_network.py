@@ -38,7 +38,7 @@ class InferenceNetworkConfig:
     """What is trained."""
 
     # The inference network: x -> logits of y; and the value network, (x, y) -> v(x, y), or None.
-    # Each drops units where it learns, the value network not where it judges the other.
+    # The first drops units wherever training calls it, the second only where it learns itself.
     network: nn.Module
     value: nn.Module | None = None
     # The kind of y.

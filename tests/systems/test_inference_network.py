@@ -9,7 +9,7 @@ import pytest
 
 from gasn_jax.nn import multi_label
 from gasn_jax.systems import inference_network
-from tests.systems.steps import check_first_step, check_one_trace
+from tests.systems.steps import check_first_step, check_kept_types
 
 KEY = jax.random.key(0)
 M, D, L = 6, 4, 3
@@ -81,8 +81,8 @@ def test_both_learn_then_the_network_alone():
     assert float(metrics["network_loss"]) == pytest.approx(float(loss(after.network)), rel=1e-4)
 
 
-def test_ten_steps_compile_once():
-    check_one_trace(inference_network, CONFIG, X, Y)
+def test_a_step_keeps_the_types_of_its_state():
+    check_kept_types(inference_network, CONFIG, X, Y)
 
 
 def test_without_a_value_network_it_is_feed_forward():

@@ -10,7 +10,7 @@ import pytest
 from gasn_jax.energy.gradient_inference import Ascent
 from gasn_jax.nn import multi_label
 from gasn_jax.systems import spen
-from tests.systems.steps import check_first_step, check_one_trace
+from tests.systems.steps import check_first_step, check_kept_types
 
 KEY = jax.random.key(0)
 M, D, L = 6, 4, 3
@@ -80,8 +80,8 @@ def test_a_step_is_that_of_the_formulas(config, loss):
     check_first_step(after.value, state.value, gradient, rate=3e-2, decay=0.7)
 
 
-def test_ten_steps_compile_once():
-    check_one_trace(spen, END_TO_END, X, Y)
+def test_a_step_keeps_the_types_of_its_state():
+    check_kept_types(spen, END_TO_END, X, Y)
 
 
 @pytest.mark.parametrize("loss", spen.LOSSES)
