@@ -26,7 +26,6 @@ import dataclasses
 import functools
 import itertools
 import json
-import math
 import os
 import re
 import sys
@@ -51,15 +50,20 @@ from gasn_jax.training.errors import require
 _CHUNK, _IMAGE_CHUNK = 256, 16
 _SHOWN, _CURVES = 16, 8
 _OF_LABELS = ("logistic", "feed_forward_half", "spen", "spen_end_to_end", "inference_network")
-# Of every field, whether its method uses it or not.
+# Of numeric fields, whether the method uses them or not.
+_TINY, _HUGE = float(np.finfo(np.float32).tiny), float(np.finfo(np.float32).max)
 _RANGES: tuple[tuple[str, Callable[[Any], bool], tuple[str, ...]], ...] = (
     (">= 1", lambda x: x >= 1, ("batch_size", "hidden", "value_hidden", "num_interactions")),
     (">= 0", lambda x: x >= 0, ("num_ascent_steps", "num_refinements")),
-    ("finite", math.isfinite, ("initial_logit",)),
-    ("> 0 and finite", lambda x: 0 < x < math.inf, ("network_rate", "value_rate", "step_size")),
+    ("within float32", lambda x: abs(x) <= _HUGE, ("initial_logit",)),
     (
-        ">= 0 and finite",
-        lambda x: 0 <= x < math.inf,
+        "> 0 and within float32",
+        lambda x: _TINY <= x <= _HUGE,
+        ("network_rate", "value_rate", "step_size"),
+    ),
+    (
+        ">= 0 and within float32",
+        lambda x: 0 <= x <= _HUGE,
         ("network_decay", "value_decay", "cost_weight")
         + ("network_weight", "refined_weight", "adversarial_weight"),
     ),
@@ -194,9 +198,13 @@ class Config(loop.LoopConfig):
         require(self.crop in range(4, 33, 4), "crop", "a multiple of 4 in [4, 32]", self.crop)
         require(images or self.crop == 32, "crop", "32 for labels", self.crop)
         require(1 <= self.crop_step <= self.crop, "crop_step", "in [1, crop]", self.crop_step)
+        least = int(self.method.startswith("spen"))
+        wanted = f">= {least} for {self.method}"
+        require(self.num_ascent_steps >= least, "num_ascent_steps", wanted, self.num_ascent_steps)
         system = energy_methods.learner(self).system
-        least = system.num_kinds if isinstance(system, dvn.DVNConfig) else 1
-        require(self.batch_size >= least, "batch_size", f">= {least} for dvn", self.batch_size)
+        if isinstance(system, dvn.DVNConfig):
+            wanted = f">= {system.num_kinds} for dvn"
+            require(self.batch_size >= system.num_kinds, "batch_size", wanted, self.batch_size)
 
     @property
     def data(self) -> structured_outputs.Dataset:

@@ -12,7 +12,7 @@ defined at import, so a notebook imports `train` and `Config` and calls them.
 |-----------|-----------------------------------------------------------------------------------|
 | 0         | done                                                                              |
 | 1         | a defect: please report the traceback                                             |
-| 2         | a bad flag, path or config value, missing data, package or memory                 |
+| 2         | a bad flag, path or config value, a missing file or package, out of memory        |
 | 3         | NaN or Inf in a metric or the state; the checkpoints are those of finite steps    |
 | 4         | workdir or checkpoints: full, read-only, in use, of another config, all damaged   |
 | 130       | stopped by Ctrl-C; the same command resumes                                       |
@@ -45,8 +45,8 @@ Config = TypeVar("Config")
 
 _BAD_FLAG, _BAD_WORKDIR, _CTRL_C, _TERMINATED = 2, 4, 130, 143
 _DISK_ERRNOS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM)
-# No field and no seed is larger: with such networks and minibatches the compiler never comes back.
-_MOST = 2**32 - 1
+# The largest integers: of sizes, JAX's own limit; of seeds.
+_MOST, _MOST_SEED = 2**31 - 1, 2**32 - 1
 # What a path is where another kind was meant.
 _KIND_ERRNOS = (errno.EISDIR, errno.ENOTDIR, errno.EEXIST)
 _HELP = {"--help", "-help", "-h", "--helpshort", "--helpfull"}
@@ -154,7 +154,8 @@ def _parse_mode(argv, default, name, mode):
         for flag, value in mode.defaults.items():
             if isinstance(value, int):
                 least = min(value, 1)
-                holders[flag] = flags.DEFINE_integer(flag, value, mode.help, least, _MOST)
+                most = _MOST_SEED if flag.endswith("seed") else _MOST
+                holders[flag] = flags.DEFINE_integer(flag, value, mode.help, least, most)
             else:
                 holders[flag] = flags.DEFINE_string(flag, value, mode.help)
         workdir = _parse_flags(argv)
@@ -206,8 +207,8 @@ def _exit_code(main_fn: Callable[[Config, str], Any], config: Config, workdir: s
         return _say(error, _BAD_FLAG)
     except FileNotFoundError as error:
         return _say(f"missing file: {error.filename or error}", _BAD_FLAG)
-    except jax.errors.JaxRuntimeError as error:
-        if "RESOURCE_EXHAUSTED" not in str(error):
+    except (MemoryError, jax.errors.JaxRuntimeError) as error:
+        if not isinstance(error, MemoryError) and "RESOURCE_EXHAUSTED" not in str(error):
             raise
         return _say(f"out of memory: {str(error).splitlines()[0]}", _BAD_FLAG)
     except ModuleNotFoundError as error:
@@ -331,8 +332,8 @@ def _freeze(twin: Any, default: Any, name: str) -> Any:
         elif isinstance(value, tuple):
             value = _typed_items(value, hints[field.name], f"--{name}.{field.name}")
         for item in value if isinstance(value, tuple) else (value,):
-            if type(item) is int and abs(item) > _MOST:
-                raise flags.Error(f"--{name}.{field.name}: wanted at most {_MOST}, got {item}")
+            if type(item) is int and abs(item) > _MOST and not field.name.endswith("seed"):
+                raise flags.Error(f"--{name}.{field.name}: wanted -{_MOST} to {_MOST}, got {item}")
         values[field.name] = value
     return type(default)(**values)
 

@@ -115,7 +115,7 @@ class Config(loop.LoopConfig):
         require(fine, "noise_dims", "different sizes >= 0", dims)
         for name in ("independent_discriminator_rate", "independent_generator_rate"):
             value, limits = getattr(self, name), np.finfo(np.float32)
-            fits = limits.tiny <= value <= limits.max
+            fits = float(limits.tiny) <= value <= float(limits.max)
             require(fits, name, "> 0 and within float32", value)
         for noise_dim, pairwise in itertools.product(dims, (True, False)):
             self.of_run(noise_dim, pairwise=pairwise)

@@ -13,6 +13,7 @@ and a resumed run needs no saved generator.
 
 import dataclasses
 import itertools
+import math
 import os
 import signal
 import sys
@@ -104,7 +105,7 @@ def train(
       The final state, arrays on the device.
 
     Raises:
-      ConfigError: if `steps_per_call` is below 1.
+      ConfigError: if `steps_per_call` is below 1, or the state is larger than the memory.
       ValueError: if there are several processes, the step changes the state's shapes or dtypes, or
         a metric's name is taken.
       NonFiniteError: if a metric or a float leaf of the state is NaN or Inf after a step. The
@@ -173,6 +174,7 @@ class _Run(Generic[State, Batch, Data]):
     def _first_state(self) -> tuple[State, int]:
         init_key = jax.random.fold_in(self._key, 0)
         template = jax.eval_shape(self._problem.init_fn, init_key)
+        _check_memory(template)
         restored = self._checkpoints.restore(template)
         state, step = restored or (jax.jit(self._problem.init_fn)(init_key), 0)
         # Both ways through host memory: a fresh state gets the same strong dtypes as a restored
@@ -185,7 +187,9 @@ class _Run(Generic[State, Batch, Data]):
 
     def finish(self, steps_per_call: int, signals: "_Signals") -> State:
         num_steps = self._config.num_steps
-        missing = self._step // self._config.log_every - self._workdir.open_metrics(self._step)
+        every = self._config.log_every
+        written = self._step // every + (self._step == num_steps and self._step % every > 0)
+        missing = written - self._workdir.open_metrics(self._step)
         if missing > 0:
             logging.warning("%s: metrics.jsonl has lost %d lines", self._workdir.path, missing)
         if self._step == num_steps and self._checkpoints.latest_step == num_steps:
@@ -310,6 +314,14 @@ def _check_shapes(
         if name == "step" or name.endswith("_seconds"):
             raise ValueError(f"step_fn: metric {name}: wanted another name, this one is the loop's")
     return metrics
+
+
+def _check_memory(state: Any) -> None:
+    """Before a compiler is given a state that it would never come back from."""
+    size = sum(math.prod(leaf.shape) * leaf.dtype.itemsize for leaf in jax.tree.leaves(state))
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    wanted, got = (f"{number / 2**30:.0f} GiB" for number in (memory, size))
+    require(size <= memory, "state", f"at most the {wanted} of this machine", got)
 
 
 def _is_inexact(leaf: Any) -> bool:

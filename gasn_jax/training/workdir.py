@@ -76,13 +76,14 @@ class Workdir:
     def open_metrics(self, last_step: int) -> int:
         """Opens `metrics.jsonl` for steps after `last_step`, dropping what lies beyond it.
 
-        Returns how many lines it holds.
-
         These steps are of the versions at hand, which `versions.json` now names.
 
         Args:
           last_step: the step that the run resumes from; 0 for a fresh run. Lines of later steps
             and a line cut short by a kill are removed, since the run will write them again.
+
+        Returns:
+          How many lines are left.
 
         Raises:
           WorkdirError: if the file cannot be written.

@@ -172,7 +172,7 @@ def test_malformed_libsvm_lines_are_named(tmp_path, text, message):
     assert message in str(caught.value)
 
 
-@pytest.mark.parametrize("line", ["@attribute {}!", "@attribute {}", "@attribute '{}", "@{}", "{}"])
+@pytest.mark.parametrize("line", ["@attribute {}!", "@attribute {}", "@attribute '{}"])
 def test_long_lines_are_refused_in_linear_time(tmp_path, line):
     path = written(tmp_path, line.format("a" * 1_000_000) + "\n@data\n1\n")
     start = time.process_time()

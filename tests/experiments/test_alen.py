@@ -394,13 +394,14 @@ def test_the_best_threshold_is_told_on_the_validation_part():
         (["--config.dataset=mnist"], "dataset: wanted one of bibtex"),
         (["--config.method=crf"], "method: wanted one of logistic"),
         (["--config.held_out=train"], "held_out: wanted one of test, validation"),
-        (["--config.step_size=0.0"], "step_size: wanted > 0 and finite"),
+        (["--config.step_size=0.0"], "step_size: wanted > 0 and within float32"),
         (["--config.true_share=2"], "true_share: wanted in [0, 1], got 2.0"),
-        (["--config.value_decay=inf"], "value_decay: wanted >= 0 and finite, got inf"),
-        (["--config.initial_logit=nan"], "initial_logit: wanted finite, got nan"),
+        (["--config.value_decay=inf"], "value_decay: wanted >= 0 and within float32"),
+        (["--config.initial_logit=nan"], "initial_logit: wanted within float32, got nan"),
+        (["--config.method=spen", "--config.num_ascent_steps=0"], "num_ascent_steps: wanted >= 1"),
         (
             ["--config.method=logistic", "--config.value_rate=nan"],
-            "value_rate: wanted > 0 and finite, got nan",
+            "value_rate: wanted > 0 and within float32, got nan",
         ),
         (
             ["--config.method=dvn", "--config.batch_size=2"],

@@ -5,6 +5,7 @@ import pytest
 from experiments.benchmarks import chain
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("table", "num_rows"),
     [

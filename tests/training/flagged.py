@@ -58,7 +58,7 @@ def main(config, workdir):
     elif config.action == "full":
         raise OSError(28, "No space left on device", "figure.png")
     elif config.action == "memory":
-        # what a compiler gives as much to, which no machine has
+        # 4 PiB
         jax.jit(lambda: jnp.zeros((2**20, 2**20, 2**10)))().block_until_ready()
     elif config.action == "show":
         print(config)

@@ -216,6 +216,24 @@ def test_lost_metrics_are_told(finished, tmp_path):
         toy.train(toy.Config(), finished[0])
     count = toy.Config().num_steps // toy.Config().log_every
     warning.assert_called_once_with("%s: metrics.jsonl has lost %d lines", str(run), count)
+    config = toy.Config(log_every=7)  # 40 steps: the last line is of the end
+    toy.train(config, run := tmp_path / "other")
+    lines = (run / "metrics.jsonl").read_text().splitlines(keepends=True)
+    (run / "metrics.jsonl").write_text("".join(lines[:-1]))
+    with mock.patch.object(loop.logging, "warning") as warning:
+        toy.train(config, run)
+    warning.assert_called_once_with("%s: metrics.jsonl has lost %d lines", str(run), 1)
+
+
+def test_a_state_beyond_all_memory_is_refused(tmp_path):
+    def init_fn(key):
+        return {"x": jnp.zeros((2**20, 2**20))}
+
+    with pytest.raises(errors.ConfigError, match="state: wanted at most the .* GiB of this"):
+        loop.train(
+            loop.LoopConfig(num_steps=1), tmp_path, init_fn=init_fn, batch_fn=lambda d, k: d,
+            step_fn=lambda state, batch, key: (state, {}), data=(),
+        )  # fmt: skip
 
 
 def test_another_config_is_refused_naming_the_field(finished):
