@@ -72,8 +72,9 @@ All numbers of masks above are of channels normalised over each row of pixels. O
 networks of horses have (one seed, at the best threshold) 85.6 (FCN, by rows 85.2), ALEN 86.5 after
 9000 steps (86.0), its inference network 85.2 (84.9), and DVN 83.4 (83.6, from fewer crops): so FCN
 and ALEN of horses are normalised over the image. Of LFW an FCN has 94.1 either way, a DVN 91.4 by
-rows and 91.2 over the image, and an ALEN 94.2 over the image after 8000 steps and 94.5 by rows after
-16000 (its inference network 94.2 and 94.4). Others, and wide networks, keep the rows, untried.
+rows and 91.2 over the image, and an ALEN 94.2 over the image after 8000 steps and 94.5 by rows
+after 16000 (its inference network 94.2 and 94.4). Others, and wide networks, keep the rows,
+untried.
 
 DVNs of masks above learnt from adversarial outputs of four steps, whose gradient took that of the
 oracle in and had it wrong at the true output. With it right, narrow DVNs of horses have 84.4 at 0.2
