@@ -210,7 +210,7 @@ def _exit_code(main_fn: Callable[[Config, str], Any], config: Config, workdir: s
     except (MemoryError, jax.errors.JaxRuntimeError) as error:
         if not isinstance(error, MemoryError) and "RESOURCE_EXHAUSTED" not in str(error):
             raise
-        return _say(f"out of memory: {str(error).splitlines()[0]}", _BAD_FLAG)
+        return _say(f"out of memory: {error}".partition("\n")[0], _BAD_FLAG)
     except ModuleNotFoundError as error:
         named = "gasn_jax[" in str(error)
         extra = "" if named else "; experiments need the extra gasn_jax[experiments]"

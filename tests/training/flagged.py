@@ -60,6 +60,8 @@ def main(config, workdir):
     elif config.action == "memory":
         # 4 PiB
         jax.jit(lambda: jnp.zeros((2**20, 2**20, 2**10)))().block_until_ready()
+    elif config.action == "host memory":
+        raise MemoryError
     elif config.action == "show":
         print(config)
 

@@ -59,6 +59,7 @@ def test_no_flags_at_all_is_one_line_and_exit_2():
         ("interrupt", 130, "interrupted outside training\n"),
         ("diverge", 3, "step 3: loss is nan\n"),
         ("full", 4, "cannot use figure.png: No space left on device\n"),
+        ("host memory", 2, "out of memory:  (see --help)\n"),
     ],
 )
 def test_other_ends_are_one_line_with_their_code(tmp_path, capsys, action, code, line):
