@@ -32,8 +32,6 @@ mean real string and the mean generated one, so any penalty weight above |delta|
 stable long before the beliefs reach 1. Under mean_penalty, the seeds that fail tend to start with
 saturated marginals, where the generator has little gradient: 57 and 83 % of them, of the others 40
 and 40 %, have a mean belief below 0.01 before the first step. The default starts with small scores.
-How many seeds these two bring there depends on the initial parameters and on what counts as having
-converged: staying above 0.95 to the end is asked for here, reaching it once is not enough.
 After it has converged its discriminator decays too, and the objective ends at 2 log 2.
 
 Hardware: 2 cores of a CPU. A run takes about a minute, and no data.
