@@ -42,6 +42,7 @@ import optax
 from absl import logging
 
 from experiments import alen_settings, common, energy_methods, structured_outputs
+from gasn_jax.checks import FLOAT32_RANGE
 from gasn_jax.data import archive, locate
 from gasn_jax.evaluation import overlap
 from gasn_jax.nn import segmentation
@@ -53,8 +54,8 @@ from gasn_jax.training.errors import require
 _CHUNK, _IMAGE_CHUNK = 256, 16
 _SHOWN, _CURVES = 16, 8
 _OF_LABELS = ("logistic", "feed_forward_half", "spen", "spen_end_to_end", "inference_network")
+_TINY, _HUGE = FLOAT32_RANGE
 # Of numeric fields, whether the method uses them or not.
-_TINY, _HUGE = float(np.finfo(np.float32).tiny), float(np.finfo(np.float32).max)
 _RANGES: tuple[tuple[str, Callable[[Any], bool], tuple[str, ...]], ...] = (
     (">= 1", lambda x: x >= 1, ("batch_size", "hidden", "value_hidden", "num_interactions")),
     (">= 0", lambda x: x >= 0, ("num_ascent_steps", "num_refinements")),

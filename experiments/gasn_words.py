@@ -51,6 +51,7 @@ import numpy as np
 from absl import logging
 
 from experiments import common, gasn
+from gasn_jax.checks import FLOAT32_RANGE
 from gasn_jax.training import loop, pictures
 from gasn_jax.training.errors import require
 
@@ -114,9 +115,8 @@ class Config(loop.LoopConfig):
         fine = bool(dims) and len(set(dims)) == len(dims) and min(dims) >= 0
         require(fine, "noise_dims", "different sizes >= 0", dims)
         for name in ("independent_discriminator_rate", "independent_generator_rate"):
-            value, limits = getattr(self, name), np.finfo(np.float32)
-            fits = float(limits.tiny) <= value <= float(limits.max)
-            require(fits, name, "> 0 and within float32", value)
+            value, (tiny, huge) = getattr(self, name), FLOAT32_RANGE
+            require(tiny <= value <= huge, name, "> 0 and within float32", value)
         for noise_dim, pairwise in itertools.product(dims, (True, False)):
             self.of_run(noise_dim, pairwise=pairwise)
 

@@ -5,6 +5,9 @@ from typing import Any
 import jax.numpy as jnp
 from jaxtyping import Array, Int
 
+# The smallest normal number and the largest.
+FLOAT32_RANGE = float(jnp.finfo(jnp.float32).tiny), float(jnp.finfo(jnp.float32).max)
+
 
 def require(ok: Any, name: str, wanted: str, got: Any, error: type[Exception] = ValueError) -> None:
     """Returns nothing if ``ok``; meant for the ``__post_init__`` of a config.

@@ -20,7 +20,7 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float, Int, Key, PyTree
 
-from gasn_jax.checks import require
+from gasn_jax.checks import FLOAT32_RANGE, require
 from gasn_jax.learning import adversarial, descent
 from gasn_jax.nn import convolution, mlp
 from gasn_jax.structured import engine as engines
@@ -87,7 +87,7 @@ class GASNConfig:
         require(self.noise_dim >= 0, "noise_dim", ">= 0", self.noise_dim)
         require(self.window >= 1, "window", ">= 1", self.window)
         for name in ("temperature", "discriminator_rate", "generator_rate"):
-            value, (tiny, huge) = getattr(self, name), _FLOAT32_RANGE
+            value, (tiny, huge) = getattr(self, name), FLOAT32_RANGE
             require(tiny <= value <= huge, name, "> 0 and within float32", value)
         for name in ("output_scale", "weight_decay", "r1"):
             value = getattr(self, name)
@@ -415,7 +415,6 @@ def _optimizer(config, rate) -> optax.GradientTransformation:
     return optax.sgd(rate) if config.optimizer == "sgd" else optax.adam(rate, b1=0.5)
 
 
-_FLOAT32_RANGE = float(jnp.finfo(jnp.float32).tiny), float(jnp.finfo(jnp.float32).max)
 _CHOICES: dict[str, tuple[str, ...]] = {
     "network": ("dense", "convolutional"),
     "noise": ("uniform", "normal"),
