@@ -2,8 +2,9 @@
 
     python -m experiments.benchmarks.refinement [--peers] [--rounds=15]
 
-Prints Markdown tables. `--peers` needs the `benchmarks` extra (PyTorch). Inputs and parameters are
-random: times do not depend on them. float32. About 2 minutes on 2 CPU cores.
+Prints Markdown tables. `--peers` needs the `benchmarks` extra (PyTorch), whose networks have the
+same parameters: how far its refined outputs are from ours is printed, too. Inputs and parameters
+are random: times do not depend on them. float32. About 2 minutes on 2 CPU cores.
 """
 
 import dataclasses
@@ -66,9 +67,10 @@ def cases() -> list[Case]:
     ]
 
 
-def calls(case: Case) -> tuple[dict[str, Callable[[], Any]], dict[str, Callable[[], Any]]]:
+def calls(
+    case: Case, state: alen.ALENState
+) -> tuple[dict[str, Callable[[], Any]], dict[str, Callable[[], Any]]]:
     """What is timed of a case: refinements of a batch, and training steps."""
-    state = alen.init(case.config, jax.random.key(1), case.x[0], case.y[0])
 
     @jax.jit
     def refine(state, x):
@@ -112,13 +114,16 @@ def calls(case: Case) -> tuple[dict[str, Callable[[], Any]], dict[str, Callable[
 
 
 def main() -> None:
-    refinement_rows, training_rows = [], []
+    refinement_rows, training_rows, differences = [], [], []
     for case in cases():
-        refinements, steps = calls(case)
+        state = alen.init(case.config, jax.random.key(1), case.x[0], case.y[0])
+        refinements, steps = calls(case, state)
         if flags.FLAGS.peers:
             from experiments.benchmarks import refinement_peers
 
-            peer = refinement_peers.Peer(case)
+            peer = refinement_peers.Peer(case, state)
+            ours, theirs = refinements["gasn_jax, one program"](), peer.refine().numpy()
+            differences.append([case.name, f"{jnp.abs(ours - theirs).max():.1e}"])
             refinements["PyTorch"], steps["PyTorch"] = peer.refine, peer.train_step
         times = timing.rounds(refinements, num_rounds=flags.FLAGS.rounds)
         for name, seconds in times.items():
@@ -133,6 +138,9 @@ def main() -> None:
     print(timing.table(["", "", "ms", "ratio"], refinement_rows))
     print(f"\n### Training: a step of both networks, {NUM_STEPS} refinements\n")
     print(timing.table(["", "", "ms", "examples a second", "ratio"], training_rows))
+    if differences:
+        print("\n### Refined outputs: largest difference to PyTorch's\n")
+        print(timing.table(["", "difference"], differences))
 
 
 if __name__ == "__main__":

@@ -1,9 +1,10 @@
 """ALEN's refinement and training step in PyTorch; needs the `benchmarks` extra.
 
 Written for speed within its ways: batched by hand, and what does not depend on y is computed once
-for all steps of an ascent.
+for all steps of an ascent. The parameters are ours, so that both find the same outputs.
 """
 
+import numpy as np
 import torch
 from torch import nn
 from torch.nn import functional
@@ -62,16 +63,25 @@ class _MaskValue(nn.Module):
 
 
 class Peer:
-    """The same networks, sizes and steps as a case of the benchmark."""
+    """The same networks, sizes and steps as a case of the benchmark, with a state's parameters."""
 
-    def __init__(self, case):
+    def __init__(self, case, state):
         images = case.x.ndim == 4
+        network, value = state.network["params"], state.value["params"]
         if images:
             channels = case.config.value.channels
             self._network, self._value = _Convolutions(3, channels), _MaskValue(channels)
+            _load_convolutions(self._network, network["FullyConvolutional_0"])
+            _load_convolutions(self._value.scores, value["FullyConvolutional_0"])
         else:
             sizes = case.x.shape[1], case.y.shape[1]
             self._network, self._value = _dense(*sizes), _LabelValue(*sizes)
+            _load(self._network[0], network["Dense_0"])
+            _load(self._network[2], network["Dense_1"])
+            _load(self._value.features[0], value["layers_0"])
+            _load(self._value.features[2], value["unary"])
+            _load(self._value.labels, value["interactions"])
+            _load(self._value.last, value["last"])
         self._ascent = case.config.ascent
         x = torch.tensor(case.x.tolist())
         self._x = x.permute(0, 3, 1, 2).contiguous() if images else x
@@ -124,6 +134,45 @@ class Peer:
                 y + self._ascent.step_size * gradient / torch.clamp(length, min=1e-30), 0, 1
             )
         return y.detach()
+
+
+def _load_convolutions(module, layers):
+    _load(module.full, layers["Conv_0"])
+    _load(module.halved, layers["Conv_1"], halved=True)
+    _load(module.quarter, layers["Conv_2"], halved=True)
+    _load_deconvolution(module.up1, layers["Deconvolution_0"]["Dense_0"])
+    _load_deconvolution(module.up2, layers["Deconvolution_1"]["Dense_0"])
+    _load(module.last, layers["Conv_3"])
+
+
+def _load(module, layer, *, halved=False):
+    """A dense layer's parameters, or a convolution's, perhaps of a halved image."""
+    kernel = np.asarray(layer["kernel"])
+    if halved:  # PyTorch orders such inputs by channel, then by pixel
+        height, width, num_inputs, num_outputs = kernel.shape
+        kernel = kernel.reshape(height, width, 4, num_inputs // 4, num_outputs).swapaxes(2, 3)
+        kernel = kernel.reshape(height, width, num_inputs, num_outputs)
+    _copy(module.weight, np.moveaxis(kernel, (-1, -2), (0, 1)))
+    _copy(module.bias, layer["bias"])
+
+
+def _load_deconvolution(module, layer):
+    """Those of a transposed convolution; ours is a matrix of the 2x2 pixels in, and out."""
+    kernel = np.asarray(layer["kernel"])
+    num_inputs, num_outputs = (size // 4 for size in kernel.shape)
+    kernel = kernel.reshape(2, 2, num_inputs, 2, 2, num_outputs)
+    weight = np.zeros((num_inputs, num_outputs, 4, 4), np.float32)
+    for down, right, below, beside in np.ndindex(2, 2, 2, 2):
+        row, column = 3 - below - 2 * down, 3 - beside - 2 * right
+        weight[:, :, row, column] = kernel[down, right, :, below, beside]
+    _copy(module.weight, weight)
+    biases = np.asarray(layer["bias"]).reshape(4, num_outputs)
+    _copy(module.bias, biases[0])  # zero, all four, before training
+
+
+def _copy(parameter, value):
+    with torch.no_grad():
+        parameter.copy_(torch.tensor(np.asarray(value)))
 
 
 def _overlap(y, true):
