@@ -57,7 +57,11 @@ _OF_LABELS = ("logistic", "feed_forward_half", "spen", "spen_end_to_end", "infer
 _TINY, _HUGE = FLOAT32_RANGE
 # Of numeric fields, whether the method uses them or not.
 _RANGES: tuple[tuple[str, Callable[[Any], bool], tuple[str, ...]], ...] = (
-    (">= 1", lambda x: x >= 1, ("batch_size", "hidden", "value_hidden", "num_interactions")),
+    (
+        ">= 1",
+        lambda x: x >= 1,
+        ("batch_size", "hidden", "value_hidden", "num_interactions", "num_adversarial_steps"),
+    ),
     (">= 0", lambda x: x >= 0, ("num_ascent_steps", "num_refinements")),
     ("within float32", lambda x: abs(x) <= _HUGE, ("initial_logit",)),
     (
@@ -175,6 +179,10 @@ class Config(loop.LoopConfig):
     true_share: float = 0.25
     # DVN: share of each step's outputs that are adversarial.
     adversarial_share: float = 0.25
+    # DVN: steps of the adversarial outputs' ascent.
+    num_adversarial_steps: int = 1
+    # DVN: whether the oracle is a constant in that ascent's gradient.
+    constant_oracle: bool = True
 
     def __post_init__(self) -> None:
         super().__post_init__()

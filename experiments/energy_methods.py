@@ -166,6 +166,8 @@ def _dvn(config):
         ascent=_ascent(config),
         true_share=config.true_share,
         adversarial_share=config.adversarial_share,
+        num_adversarial_steps=config.num_adversarial_steps,
+        constant_oracle=config.constant_oracle,
         value_rate=config.value_rate,
         value_decay=config.value_decay,
     )

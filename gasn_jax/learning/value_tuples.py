@@ -43,14 +43,21 @@ def adversarial(
     start: Output,
     *,
     ascend: Ascent,
+    constant_oracle: bool = True,
 ) -> Output:
     """Where an ascent on the loss ends, a constant.
 
-    In the gradient of a step the oracle's value is a constant, as in the code that the authors have
-    published; it need not have a derivative.
+    Args:
+      logit_fn: the logit of v, or of each variable.
+      oracle_fn: h, likewise.
+      start: the true output.
+      ascend: the ascent.
+      constant_oracle: whether the oracle's value is a constant in the gradient of a step, as in the
+        code that the authors have published; it need not have a derivative then.
     """
 
     def constant_oracle_fn(y):
         return jax.lax.stop_gradient(oracle_fn(y))
 
-    return jax.lax.stop_gradient(ascend(lambda y: loss(logit_fn, constant_oracle_fn, y), start))
+    fn = constant_oracle_fn if constant_oracle else oracle_fn
+    return jax.lax.stop_gradient(ascend(lambda y: loss(logit_fn, fn, y), start))

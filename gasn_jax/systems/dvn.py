@@ -51,6 +51,8 @@ class DVNConfig:
     adversarial_share: float = 0.25
     # Steps of the adversarial outputs' ascent; 1 in the code that the authors have published.
     num_adversarial_steps: int = 1
+    # Whether the oracle is a constant in that ascent's gradient, as it is there, too.
+    constant_oracle: bool = True
     # Adam's learning rate, and the factor of decoupled weight decay.
     value_rate: float = 1e-3
     value_decay: float = 0.0
@@ -157,8 +159,10 @@ def _taught(config, state, x, y):
 
     def adversarial(x, y):
         oracle_fn = functools.partial(config.outputs.oracle_value, true=y)
-        ascend = ascent(config.num_adversarial_steps)
-        return value_tuples.adversarial(logit_fn(x), oracle_fn, y, ascend=ascend)
+        ascend, constant = ascent(config.num_adversarial_steps), config.constant_oracle
+        return value_tuples.adversarial(
+            logit_fn(x), oracle_fn, y, ascend=ascend, constant_oracle=constant
+        )
 
     def inferred(x, y):
         return value_tuples.inferred(logit_fn(x), config.outputs.initial(y), ascend=ascent(None))

@@ -136,13 +136,14 @@ def test_every_setting_reaches_its_method():
         unary_share=0.19, joint_share=0.21, true_share=0.22, adversarial_share=0.23, num_steps=100,
         num_ascent_steps=24, step_size=0.25, momentum=0.26, normalize=False, dropout_rate=0.27,
         value_dropout_rate=0.28, hidden=29, value_hidden=31, num_interactions=32,
-        initial_logit=-0.33,
+        initial_logit=-0.33, num_adversarial_steps=34, constant_oracle=False,
     )  # fmt: skip
     decays = {"network_rate", "value_rate", "network_decay", "value_decay"}
     own = {
         "feed_forward": {"network_rate", "network_decay"},
         "inference_network": decays | {"cost_weight", "adversarial_weight"},
-        "dvn": {"value_rate", "value_decay", "true_share", "adversarial_share"},
+        "dvn": {"value_rate", "value_decay", "true_share", "adversarial_share"}
+        | {"num_adversarial_steps", "constant_oracle"},
         "spen": {"value_rate", "value_decay", "cost_weight"},
         "alen": decays | {"network_weight", "refined_weight", "adversarial_weight"},
     }

@@ -45,6 +45,25 @@ def test_an_ascent_from_the_true_output_takes_away_as_it_adds():
     np.testing.assert_array_equal(found, [0, 1, 0, 1])  # where the network's value is lowest
 
 
+@pytest.mark.parametrize("constant_oracle", [True, False])
+def test_the_gradient_of_an_adversarial_ascent(constant_oracle):
+    """That of the cross-entropy by hand, with the oracle's derivative and without."""
+    y = jnp.array([0.3, 0.9, 0.2, 0.4])
+    gradients = []
+
+    def ascend(fn, start):
+        gradients.append(jax.grad(fn)(start))
+        return start
+
+    options = dict(ascend=ascend, constant_oracle=constant_oracle)
+    value_tuples.adversarial(logit_fn, oracle_fn, y, **options)
+    value, oracle = jax.nn.sigmoid(logit_fn(y)), oracle_fn(y)
+    wanted = (value - oracle) * WEIGHTS
+    if not constant_oracle:
+        wanted -= logit_fn(y) * jax.grad(oracle_fn)(y)
+    np.testing.assert_allclose(gradients[0], wanted, rtol=1e-5)
+
+
 def vertices():
     return [tuple(map(float, np.binary_repr(number, 4))) for number in range(16)]
 

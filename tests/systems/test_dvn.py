@@ -1,6 +1,7 @@
 """A DVN's step against its formulas, what its outputs are, its prediction, and that it learns."""
 
 import dataclasses
+import functools
 
 import jax
 import jax.numpy as jnp
@@ -45,6 +46,7 @@ def climb(fn, y, num_steps=3):
     return y
 
 
+@pytest.mark.parametrize("constant_oracle", [True, False])
 @pytest.mark.parametrize(
     ("shares", "first", "second"),
     [
@@ -57,17 +59,17 @@ def climb(fn, y, num_steps=3):
         ((0.45, 0.5), 3, 7),  # and one is inferred
     ],
 )
-def test_a_step_is_that_of_the_formulas(shares, first, second):
-    config = dataclasses.replace(CONFIG, true_share=shares[0], adversarial_share=shares[1])
+def test_a_step_is_that_of_the_formulas(shares, first, second, constant_oracle):
+    fields = dict(true_share=shares[0], adversarial_share=shares[1])
+    config = dataclasses.replace(CONFIG, **fields, constant_oracle=constant_oracle)
     state = dvn.init(config, KEY, X[0], Y[0])
     outputs = []
     for i, (x, y) in enumerate(zip(X, Y, strict=True)):
         if i < first:
             outputs.append(y)
         elif i < second:
-            # the oracle is a constant in this gradient
-            far = climb(lambda z, x=x, y=y: cross_entropy(state.value, x, z, y, True), y, 2)
-            outputs.append(far)
+            fixed = functools.partial(cross_entropy, state.value, x, constant=constant_oracle)
+            outputs.append(climb(lambda z, y=y, fixed=fixed: fixed(z, y), y, 2))
         else:
             outputs.append(climb(lambda z, x=x: value(state.value, x, z), jnp.zeros(L)))
 
