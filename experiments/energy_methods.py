@@ -202,8 +202,8 @@ def _alen(**changes):
         system = alen.ALENConfig(**options | changes)
 
         def predict(state, x, num_steps):
-            # a system that makes no ascent in training has no value to ascend on
-            num_steps = num_steps if system.ascent.num_steps else 0
+            # a value network that learnt of true outputs alone has nothing to ascend on
+            num_steps = num_steps if system.network_weight or system.refined_weight else 0
             refined = alen.predict(system, state, x, num_steps=num_steps).refined
             return Found(refined.trajectory, refined.values)
 

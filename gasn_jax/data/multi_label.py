@@ -33,7 +33,7 @@ NUM_LABELS = {"bibtex": 159, "bookmarks": 208}
 _NUM_TRAIN = {"bookmarks": 60_000}
 SOURCE = "https://mulan.sourceforge.net/datasets-mlc.html"
 _ATTRIBUTE = re.compile(
-    r"@attribute\s+('(?:[^'\\]|\\.)*'|\"(?:[^\"\\]|\\.)*\"|[^\s{]+)(\s*\{[^}]*\}|\s+\w+)\s*",
+    r"@attribute\s+('(?:[^'\\]|\\.)*'|\"(?:[^\"\\]|\\.)*\"|[^\s{'\"][^\s{]*)(\s*\{[^}]*\}|\s+\w+)\s*",
     re.IGNORECASE,
 )
 _NUMERIC = ("numeric", "real", "integer")

@@ -170,7 +170,7 @@ def maximize(
     def body(carry, step_size):
         y, direction, best_value, best, waited = carry
         value, gradient = value_and_gradient(y)
-        better = value > best_value
+        better = _better(value, best_value)
         best_value, best = jnp.where(better, value, best_value), jnp.where(better, y, best)
         waited = jnp.where(better, 0, waited + 1)
         going = jnp.bool_(True) if patience is None else waited < patience
@@ -187,10 +187,15 @@ def maximize(
     carry, (values, ys, going) = lax.scan(body, start, steps, unroll=trips)
     y, _, best_value, best, _ = carry
     last = value_fn(y)
-    found = y if patience is None else jnp.where(last > best_value, y, best)
+    found = y if patience is None else jnp.where(_better(last, best_value), y, best)
     return Result(
         y=found,
         values=jnp.append(values, last),
         trajectory=jnp.concatenate([ys, y[None]]),
         num_steps=jnp.sum(going, dtype=jnp.int32),
     )
+
+
+def _better(value, best):
+    """Whether it is higher, or the first that is NaN, which is then not hidden by numbers."""
+    return ~((value <= best) | jnp.isnan(best))

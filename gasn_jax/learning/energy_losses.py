@@ -4,7 +4,8 @@ A model gives every output y of an input a value v(x, y), higher for better ones
 energy). The losses take values that the caller has computed, of the true output y*, of an inference
 network's g(x), of the refined y''; which of these get gradients is the caller's choice
 (`jax.lax.stop_gradient`). All are to be minimised. The systems of this library learn by the others;
-the perceptron's (ALEN, Equations 2, 3 and 5) are for comparisons.
+the perceptron's (ALEN, Equations 2, 3 and 5) are for comparisons. Values are scalars, or arrays of
+one shape, by variables: ValueError at trace time for arguments of different shapes.
 
 Reference: Pan et al., "Adversarial Localized Energy Network for Structured Prediction", named ALEN
 here; Belanger and McCallum, "Structured Prediction Energy Networks" (2016); Gygli, Norouzi and
@@ -24,14 +25,12 @@ Output = Float[Array, "..."]
 
 def generalized_perceptron(true_value: Value, offending_value: Value) -> Value:
     """``max_y v(x, y) - v(x, y*)`` (ALEN, Equation 2), with the maximum's value given."""
+    checks.same_shapes(true_value=true_value, offending_value=offending_value)
     return offending_value - true_value
 
 
 def soft_hamming(y: Output, true: Output) -> Value:
-    """How many entries of a relaxed binary output are expected to differ from the true one.
-
-    ValueError for other shapes, as of the cross-entropies below.
-    """
+    """How many entries of a relaxed binary output are expected to differ from the true one."""
     checks.same_shapes(y=y, true=true)
     return jnp.sum(y * (1 - true) + (1 - y) * true)
 
@@ -41,16 +40,22 @@ def margin_rescaled(true_value: Value, offending_value: Value, cost: Value) -> V
 
     The offending y~ is to maximise ``cost(y, y*) + v(x, y)``.
     """
+    checks.same_shapes(true_value=true_value, offending_value=offending_value, cost=cost)
     return jnp.maximum(0.0, cost + offending_value - true_value)
 
 
 def adversarial_perceptron(
-    true_value: Value, network_value: Value, refined_value: Value | float = 0.0
+    true_value: Value, network_value: Value, refined_value: Value | None = None
 ) -> Value:
     """``v(x, g(x)) + v(x, y'') - v(x, y*)`` (ALEN, Equation 5; Equation 3 without y'').
 
     The energy network descends it, the inference network ascends its first term.
     """
+    if refined_value is None:
+        refined_value = jnp.zeros_like(network_value)
+    checks.same_shapes(
+        true_value=true_value, network_value=network_value, refined_value=refined_value
+    )
     return network_value + refined_value - true_value
 
 
@@ -102,6 +107,7 @@ def categorical_cross_entropy(logits: Float[Array, "... L"], true: Float[Array, 
 
 def oracle_regression(logit: Value, target: Value) -> Value:
     """Cross-entropy of a value ``sigmoid(logit)`` to the oracle's, in [0, 1] (DVN, §3)."""
+    checks.same_shapes(logit=logit, target=target)
     return _bernoulli(logit, target)
 
 

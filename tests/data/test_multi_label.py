@@ -140,6 +140,8 @@ def test_the_published_set_is_as_described():
         (HEADER.replace("numeric", "string"), "line 5: wanted @attribute NAME numeric or {0,1}"),
         (HEADER.replace("{0, 1}", "{a,b}"), "line 7: wanted @attribute"),
         (HEADER.replace("@data", "@database"), "line 8: wanted @attribute"),
+        (HEADER.replace("TAG_y", "'TAG_y"), "line 7: wanted @attribute"),
+        (HEADER.replace("TAG_y", '"'), "line 7: wanted @attribute"),
         (HEADER.replace("TAG_y", "TAG_x"), "line 7: attribute 'TAG_x' is there twice"),
         ("@data\n", "line 1: wanted 2 labels among more attributes, got 0 of 0"),
         ("", "ends without @data"),

@@ -178,6 +178,16 @@ def test_patience_stops_and_gives_the_best():
     assert patient.num_steps == 40 and value(patient.y) == patient.values.max()
 
 
+@pytest.mark.parametrize("patience", [None, 3])
+def test_nan_is_not_hidden(patience):
+    """The square root's slope at 0 is infinite, and times 0 no number."""
+    found = gi.maximize(
+        lambda y: jnp.sum(jnp.sqrt(y - y)), jnp.full(2, 0.5), num_steps=5, step_size=0.1,
+        patience=patience,
+    )  # fmt: skip
+    assert np.all(np.isnan(found.y)) and np.isnan(found.values[-1])
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("unroll", [False, True])
 def test_the_result_is_differentiable_through_its_steps(unroll):

@@ -14,7 +14,7 @@ import pytest
 from experiments import alen, alen_convergence, alen_tables, energy_methods, structured_outputs
 from gasn_jax.data import horses, locate
 from gasn_jax.energy import gradient_inference
-from gasn_jax.nn import multi_label
+from gasn_jax.nn import multi_label, segmentation
 from tests import command_line
 from tests.data.test_lfw_superpixels import write as write_faces
 
@@ -160,6 +160,19 @@ def test_every_setting_reaches_its_method():
             assert system.num_unary_steps == 19
         if method == "inference_network":
             assert system.num_joint_steps == 21
+    images: dict = dict(
+        channels=(2, 4, 6), value_channels=(4, 2, 8), skips=False, dropout_rate=0.1,
+        value_dropout_rate=0.2, group_size=2, group_rows=True, energy="overlap",
+    )  # fmt: skip
+    for dataset, num_classes in (("horses", 0), ("lfw_parts", 3)):
+        config = alen.settled(dataset, "alen", **images)
+        system = energy_methods.learner(config).system
+        network = (2, 4, 6), False, 0.1, 2, True, num_classes
+        assert system.network == segmentation.SegmentationNetwork(*network)
+        value = (4, 2, 8), False, 0.2, 2, True, "overlap"
+        assert system.value == segmentation.SegmentationValue(*value)
+        assert system.ascent.unroll == (jax.default_backend() == "cpu")
+        assert not energy_methods.learner(alen.settled("bibtex", "alen")).system.ascent.unroll
 
 
 def test_each_end_has_its_own_threshold():
@@ -198,6 +211,45 @@ def test_the_validation_part_is_not_trained_on(data_dir):
         assert not rows[0] & rows[1] and rows[0] | rows[1] == rows[2] and not rows[2] & rows[3]
 
 
+def test_a_batch_is_of_the_data_s_own_pairs():
+    config = alen.settled("bibtex", "alen", **TINY)
+    rng = np.random.default_rng(0)
+    x, y = rng.normal(size=(9, 1836)), rng.integers(0, 2, (9, 159))
+    data = structured_outputs.Examples(jnp.float32(x), jnp.float32(y))
+    keys = jax.random.split(jax.random.key(0), 50)
+    batches = jax.vmap(lambda key: alen.batch(config, data, key))(keys)
+    rows = np.argmax(np.asarray(batches.x[:, :, :1]) == np.asarray(data.x[:, 0]), axis=-1)
+    np.testing.assert_array_equal(batches.x, data.x[rows])
+    np.testing.assert_array_equal(batches.y, data.y[rows])
+    assert rows.shape == (50, 4) and set(rows.ravel()) == set(range(9))
+
+
+def test_a_batch_of_images_is_of_moved_crops():
+    config = alen.settled("horses", "alen", **TINY_IMAGES | dict(batch_size=3, crop=24))
+    rng = np.random.default_rng(0)
+    x, y = rng.uniform(-1, 1, (1, 32, 32, 3)), rng.integers(0, 2, (1, 32, 32))
+    data = structured_outputs.Examples(jnp.float32(x), jnp.float32(y))
+    found = alen.batch(config, data, jax.random.key(0))
+    assert found.x.shape == (3, 24, 24, 3) and found.y.shape == (3, 24, 24)
+    assert len({mask.tobytes() for mask in np.asarray(found.y)}) == 3
+
+
+def test_a_step_moves_the_running_mean_by_its_share():
+    config = alen.settled("bibtex", "alen", **TINY, average_decay=0.9)
+    state = alen.init(config, jax.random.key(0))
+    data = structured_outputs.Examples(jnp.ones((4, 1836)), jnp.ones((4, 159)))
+    after, _ = alen.train_step(config, state, data, jax.random.key(1))
+    for name in ("network", "value"):
+        jax.tree.map(
+            lambda mean, old, new: np.testing.assert_allclose(
+                mean, 0.9 * old + 0.1 * new, rtol=1e-4, atol=1e-6
+            ),
+            after["average"][name],
+            state["average"][name],
+            getattr(after["system"], name),
+        )
+
+
 def test_predictions_are_of_the_running_mean():
     config = alen.settled("bibtex", "alen", **TINY)
     state = alen.init(config, jax.random.key(0))
@@ -232,6 +284,11 @@ def test_what_has_no_value_of_its_own_is_not_refined():
         squares = jax.ShapeDtypeStruct((2, 24, 24, 3), jnp.float32)
         found = jax.eval_shape(alen.predictor(config), state, squares)
         assert found.trajectory.shape == (2, 1, 24, 24)
+    # an AEN's has learnt of proposals, with or without ascents
+    config = alen.settled("bibtex", "aen", **TINY | dict(num_ascent_steps=0))
+    state = alen.init(config, jax.random.key(0))
+    found = alen.predict(config, state, np.ones((2, 1836), np.float32))
+    assert found.trajectory.shape == (2, 5, 159)
 
 
 @pytest.mark.slow
@@ -359,7 +416,7 @@ def test_examples_are_moved_with_their_masks(dataset):
     """A mask that is the photograph's first channel stays so, but for the edges of its parts."""
     data = structured_outputs.DATASETS[dataset]
     blob = np.zeros((32, 32), np.float32)
-    blob[8:20, 10:26] = 1
+    blob[8:20, 2:12] = 1  # on one side: seen whether it is mirrored alike
     x = np.repeat(blob[..., None], 3, axis=-1)
     y = blob if dataset == "horses" else np.stack([blob, 1 - blob, 0 * blob], axis=-1)
     assert data.augment is not None
@@ -520,10 +577,13 @@ def test_a_row_has_the_scores_of_its_own_runs_and_end(tmp_path, monkeypatch):
     def train(run, place):
         score = float(100 * methods.index(run.method) + run.seed)
         assert place == str(tmp_path / f"{run.method}-{run.seed}")
+        assert (run.held_out, run.data_dir, run.log_every) == ("validation", "there", 7)
         return {"refined": {"example F1": score}, "network": {"example F1": score / 2}}
 
     monkeypatch.setattr(alen, "train", train)
-    config = alen_tables.Config(table=1, num_seeds=2, seed=3)
+    config = alen_tables.Config(
+        table=1, num_seeds=2, seed=3, held_out="validation", data_dir="there", log_every=7
+    )
     found = alen_tables.train(config, str(tmp_path))
     for row in alen_tables.TABLES[1].rows:
         half = row.name in ("InfNet baseline", "InfNet (ALEN)")
@@ -570,15 +630,41 @@ def test_settings_are_found_however_a_flag_is_given():
 
 @pytest.mark.slow
 def test_convergence_draws_both_figures(tmp_path, data_dir):
-    config = alen_convergence.Config(num_seeds=2, num_steps=3, data_dir=data_dir)
+    num_refinements = alen.settled("bibtex", "alen").num_refinements
+    config = alen_convergence.Config(
+        num_seeds=2, num_steps=3, num_refinements=num_refinements, data_dir=data_dir
+    )
     found = alen_convergence.train(config, str(tmp_path))
     assert set(found) == {"ALEN", "DVN"}
+    # both curves end with the same prediction
+    for steps, epochs in found["ALEN"]:
+        assert len(steps) == num_refinements + 1 and epochs[-1] == pytest.approx(steps[-1])
     assert {path.name for path in tmp_path.glob("figure*")} == {
         "figure3.png", "figure3.csv", "figure4.png", "figure4.csv",
     }  # fmt: skip
     steps, epochs = found["DVN"][0]
     assert len(epochs) == 3 and np.all((steps >= 0) & (steps <= 100))
     assert set(json.loads((tmp_path / "steps.json").read_text())) == {"ALEN", "DVN"}
+
+
+def test_convergence_is_the_first_step_near_the_best(tmp_path):
+    config = alen_convergence.Config(num_epochs=5)
+    alen_tail, dvn_tail = np.array([40.0, 45]), np.array([10.0, 30, 44])
+    curves = {
+        "ALEN": [
+            (np.array([44.0, 45.4, 45.6, 46, 30]), alen_tail),
+            (np.array([46.0, 45, 44, 43, 42]), alen_tail),
+        ],
+        "DVN": [(np.array([0.0, 20, 44, 44.4, 44]), dvn_tail)],
+    }
+    alen_convergence._save(config, str(tmp_path), curves)
+    found = json.loads((tmp_path / "steps.json").read_text())
+    assert found == {"ALEN": {"steps": [2, 0], "mean": 1.0}, "DVN": {"steps": [2], "mean": 2.0}}
+    lines = (tmp_path / "figure4.csv").read_text().splitlines()
+    assert [line.split(",")[0] for line in lines[1:]] == ["5", "10", "15"]
+    studied = alen_convergence.Config(held_out="validation", data_dir="there", num_epochs=2)
+    for run in studied.runs("alen", 640):
+        assert (run.held_out, run.data_dir, run.log_every) == ("validation", "there", 20)
 
 
 @pytest.mark.parametrize(

@@ -106,6 +106,17 @@ def test_other_shapes_are_refused():
     ):
         with pytest.raises(ValueError, match=r"wanted equal shapes, got \w+ \(3,\), true \(1,\)"):
             loss(np.zeros(3), np.zeros(1))
+    of_values = (
+        (losses.oracle_regression, 2), (losses.generalized_perceptron, 2),
+        (losses.adversarial_perceptron, 2), (losses.adversarial_perceptron, 3),
+        (losses.margin_rescaled, 3),
+    )  # fmt: skip
+    for loss, count in of_values:
+        for place in range(count):
+            values = [np.zeros(3)] * count
+            values[place] = np.zeros(())
+            with pytest.raises(ValueError, match=r"wanted equal shapes, got .*\(3,\)"):
+                loss(*values)
 
 
 def test_float32_agrees_with_float64_at_size():

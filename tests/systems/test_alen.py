@@ -130,6 +130,19 @@ def test_the_networks_drop_units_independently():
         assert abs(float(jnp.sum(count)) - 200) < 50
 
 
+def test_the_value_network_drops_units_where_it_learns():
+    """In Equation 6 alone: neither in the ascent nor in Equation 11."""
+    value = multi_label.LabelValue(L, (6,), 2, 0.5)
+    # it moves too little to change what it gives the other
+    config = change(value=value, value_rate=1e-12)
+    state = alen.init(config, KEY, X[0], Y[0])
+    found = [step(config, state, X, Y, key)[1] for key in jax.random.split(KEY, 3)]
+    kinds = {name: len({round(float(one[name]), 5) for one in found}) for name in found[0]}
+    changing = {"value_loss", "true_value", "network_value", "refined_value"}
+    assert {name for name, count in kinds.items() if count == 3} == changing
+    assert all(count in (1, 3) for count in kinds.values())
+
+
 class _ValueOfEach(nn.Module):
     """A logit for every variable."""
 

@@ -2,6 +2,7 @@
 
 import dataclasses
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -90,6 +91,26 @@ def test_training_drops_units(loss):
     state = spen.init(config, KEY, X[0], Y[0])
     losses = [step(config, state, X, Y, key)[1]["loss"] for key in jax.random.split(KEY, 3)]
     assert len(set(map(float, losses))) == 3
+
+
+class _Dropped(nn.Module):
+    """Twice the number of labels, or nothing: an ascent that it keeps finds them all."""
+
+    @nn.compact
+    def __call__(self, x, y, *, deterministic=True):
+        bias = self.param("bias", nn.initializers.zeros, ())
+        return nn.Dropout(0.5, deterministic=deterministic)(jnp.sum(y) + bias)
+
+
+def test_an_ascent_and_the_loss_on_its_end_drop_the_same_units():
+    config = dataclasses.replace(HINGE, value=_Dropped(), cost_weight=0.0, ascent=Ascent(1, 1.0))
+    state = spen.init(config, KEY, X[0], Y[0])
+    one = jnp.zeros((1, L))
+    keys = jax.random.split(KEY, 400)
+    losses = jax.vmap(lambda key: spen.train_step(config, state, X[:1], one, key)[1]["loss"])(keys)
+    # kept, the end is worth 2 L; a loss that dropped other units would be 0 for half of these
+    assert set(np.unique(losses)) == {0.0, 2.0 * L}
+    assert abs(float(jnp.sum(losses > 0)) - 200) < 50
 
 
 def test_the_first_steps_train_the_unary_part():
