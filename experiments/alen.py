@@ -29,6 +29,7 @@ import dataclasses
 import functools
 import itertools
 import json
+import math
 import os
 import re
 import sys
@@ -42,13 +43,13 @@ import optax
 from absl import logging
 
 from experiments import alen_settings, common, energy_methods, structured_outputs
-from gasn_jax.checks import FLOAT32_RANGE
+from gasn_jax.checks import FLOAT32_RANGE, fits_memory
 from gasn_jax.data import archive, locate
 from gasn_jax.evaluation import overlap
 from gasn_jax.nn import segmentation
 from gasn_jax.systems import dvn
 from gasn_jax.training import loop, pictures
-from gasn_jax.training.errors import require
+from gasn_jax.training.errors import ConfigError, require
 
 # Inputs that are predicted at a time: as many labels', and as few images', as are fastest.
 _CHUNK, _IMAGE_CHUNK = 256, 16
@@ -250,6 +251,7 @@ def train(config: Config, directory: str) -> dict[str, Any]:
       What `evaluation.json` holds: scores in % of `refined` and of `network` outputs.
     """
     fit, held_out = structured_outputs.load(config.dataset, config.data_dir, config.held_out)
+    _check_memory(config, len(held_out.x))
     state = loop.train(
         config,
         directory,
@@ -309,11 +311,12 @@ def predictor(config: Config) -> Callable[[Any, jax.Array], energy_methods.Found
 def predict(config: Config, state: Any, x: np.ndarray) -> Predicted:
     """Of M >= 1 inputs [M, ...], by the state that :func:`train` trained; of images by views.
 
-    ValueError for none, or for those of another shape than the data set's.
+    ValueError for none, or too many, or for those of another shape than the data set's.
     """
     if not len(x) or x.shape[1:] != config.data.x_shape:
         wanted = ", ".join(map(str, config.data.x_shape))
         raise ValueError(f"x must have shape [M, {wanted}], M >= 1, got {list(x.shape)}")
+    _check_memory(config, len(x))
     compiled = jax.jit(predictor(config))
     views = structured_outputs.views(
         side=config.crop, step=config.crop_step, mirrored=config.mirrored
@@ -336,6 +339,12 @@ def predict(config: Config, state: Any, x: np.ndarray) -> Predicted:
         parts.append(of_part(filled[i : i + size]))
         logging.log_every_n_seconds(logging.INFO, "predicted %d of %d", 30, i + size, len(x))
     return Predicted(*(np.concatenate(leaves)[: len(x)] for leaves in zip(*parts, strict=True)))
+
+
+def _check_memory(config, num_inputs):
+    """Of their trajectories, before they are computed."""
+    size = 4 * num_inputs * (config.num_refinements + 1) * math.prod(config.data.y_shape)
+    fits_memory("num_refinements", size, ConfigError)
 
 
 def evaluate(

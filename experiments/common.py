@@ -26,6 +26,7 @@ import difflib
 import errno
 import inspect
 import logging
+import os
 import re
 import signal
 import sys
@@ -85,7 +86,7 @@ def run(
     """
     signal.signal(signal.SIGTERM, _terminate)
     app.run(
-        lambda parsed: _exit_code(*parsed),
+        lambda parsed: _leave(_exit_code(*parsed)),
         flags_parser=lambda argv: _parse_command(argv, main_fn, default, modes or {}),
     )
 
@@ -105,13 +106,30 @@ def of_run(directory: str, default: Config) -> Config:
     if set(values) != names:
         raise WorkdirError(f"{directory} holds a run of another experiment")
     try:
-        items = {
-            name: tuple(value) if isinstance(getattr(default, name), tuple) else value
-            for name, value in values.items()
-        }
+        items = {name: _like(name, value, getattr(default, name)) for name, value in values.items()}
         return type(default)(**items)
     except (TypeError, ValueError) as error:
         raise WorkdirError(f"{directory} holds a damaged config.json: {error}") from error
+
+
+def _like(name: str, value: Any, default: Any) -> Any:
+    """A value from JSON as a field has it; TypeError for one of another type than the default."""
+    if isinstance(default, tuple) and isinstance(value, list):
+        return tuple(_like(name, item, default[0]) if default else item for item in value)
+    kind = type(default)
+    if type(value) is not kind and not (kind is float and type(value) is int):
+        raise TypeError(f"{name}: wanted {kind.__name__}, got {value!r}")
+    return value
+
+
+def _leave(code: int) -> int:
+    """At once after an interrupt: one of a compilation crashes the interpreter as it ends."""
+    if code in (_CTRL_C, _TERMINATED):
+        logging.shutdown()
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+    return code
 
 
 def _parse_command(

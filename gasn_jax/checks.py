@@ -1,5 +1,6 @@
 """Checks of arguments: one line that names the argument, what is wanted and what was given."""
 
+import os
 from typing import Any
 
 import jax.numpy as jnp
@@ -25,6 +26,18 @@ def require(ok: Any, name: str, wanted: str, got: Any, error: type[Exception] = 
     """
     if not ok:
         raise error(f"{name}: wanted {wanted}, got {got!r}")
+
+
+def fits_memory(name: str, num_bytes: int, error: type[Exception] = ValueError) -> None:
+    """Returns nothing if so many bytes fit into this machine: more would stall or end the process.
+
+    Raises:
+      ValueError: or ``error``, if not; the message has both sizes.
+    """
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    wanted, got = (f"{number / 2**30:.0f} GiB" for number in (memory, num_bytes))
+    if num_bytes > memory:
+        raise error(f"{name}: wanted at most the {wanted} of this machine, got {got}")
 
 
 def same_shapes(**arrays: Any) -> None:

@@ -13,6 +13,7 @@ Tag Suggestion", ECML PKDD Discovery Challenge, 2008.
 """
 
 import array
+import codecs
 import gzip
 import numbers
 import os
@@ -111,10 +112,12 @@ def read_arff(path: str | os.PathLike, labels: int | Sequence[str]) -> MultiLabe
     """The examples of an ARFF file, dense or sparse, gzipped or not.
 
     Features are numeric, integers, or nominal and numbers, 0 the first; labels nominal ``{0,1}``.
+    Missing values (``?``), weights of examples, and comments beside text are refused.
 
     Args:
       path: the file.
-      labels: L, if the last L attributes are the labels; or the labels' names.
+      labels: L, if the last L attributes are the labels; or the labels' names, as for files that
+        begin with them (what the relation says of that, as in MEKA's ``-C 5``, is not read).
 
     Raises:
       FileNotFoundError: there is no such file.
@@ -166,7 +169,7 @@ def read_libsvm(path: str | os.PathLike, num_features: int, num_labels: int) -> 
     Args:
       path: the file.
       num_features: D.
-      num_labels: L.
+      num_labels: L; their names are their numbers.
 
     Raises:
       FileNotFoundError: there is no such file.
@@ -175,7 +178,7 @@ def read_libsvm(path: str | os.PathLike, num_features: int, num_labels: int) -> 
     for name, least in (("num_features", num_features), ("num_labels", num_labels)):
         if least < 1:
             raise ValueError(f"{name} must be >= 1, got {least}")
-    names = [str(i) for i in range(num_features + num_labels)]
+    names = [str(i) for count in (num_features, num_labels) for i in range(count)]
     is_label = np.arange(len(names)) >= num_features
 
     def parse(line):
@@ -194,6 +197,8 @@ def _lines(path, *, spaces=False) -> Iterator[tuple[int, str]]:
             number = 0
             try:
                 for number, line in enumerate(stream, start=1):
+                    if number == 1:
+                        line = line.removeprefix(codecs.BOM_UTF8)
                     text = line.decode("utf-8", "replace").strip("\r\n" if spaces else None)
                     if text and not text.lstrip().startswith("%"):
                         yield number, text.strip()
@@ -306,7 +311,10 @@ def _is_index(text):
 
 def _number(text):
     # float() takes digits that are grouped by underscores, and those of every script.
-    value = float(text.strip("'\"").replace("_", "x").encode("ascii", "replace"))
+    try:
+        value = float(text.strip("'\"").replace("_", "x").encode("ascii", "replace"))
+    except ValueError:
+        raise ValueError(f"wanted a number, got {text[:60]!r}") from None
     if not abs(value) <= _LARGEST:
         raise ValueError(f"wanted a finite number, got {text[:60]!r}")
     return value

@@ -72,8 +72,9 @@ class Ascent:
         finite = 0 < self.step_size < math.inf
         require(finite, "step_size", "> 0 and finite", self.step_size)
         require(0 <= self.momentum < 1, "momentum", "in [0, 1)", self.momentum)
-        patient = self.patience is None or self.patience >= 1
-        require(patient, "patience", ">= 1 or None", self.patience)
+        count = self.patience
+        patient = count is None or (isinstance(count, numbers.Integral) and count >= 1)
+        require(patient, "patience", "an integer >= 1 or None", count)
 
     def __call__(
         self,
@@ -154,10 +155,10 @@ def maximize(
     y = jnp.asarray(y)
     if not jnp.issubdtype(y.dtype, jnp.floating):
         raise ValueError(f"y must be floating, got {y.dtype}")
-    if num_steps < 0:
-        raise ValueError(f"num_steps must be >= 0, got {num_steps}")
-    if patience is not None and patience < 1:
-        raise ValueError(f"patience must be >= 1 or None, got {patience}")
+    if not isinstance(num_steps, numbers.Integral) or num_steps < 0:
+        raise ValueError(f"num_steps must be an integer >= 0, got {num_steps}")
+    if not (patience is None or (isinstance(patience, numbers.Integral) and patience >= 1)):
+        raise ValueError(f"patience must be an integer >= 1 or None, got {patience}")
     if not 0 <= momentum < 1:
         raise ValueError(f"momentum must be in [0, 1), got {momentum}")
     if isinstance(step_size, numbers.Real) and not 0 < step_size < math.inf:

@@ -74,6 +74,13 @@ def least_squares(
 
     ALEN, Equation 6, with a = ``true_target``, b and c the oracle's values of g(x) and y''.
     """
+    checks.same_shapes(
+        true_value=true_value,
+        network_value=network_value,
+        refined_value=refined_value,
+        network_target=network_target,
+        refined_target=refined_target,
+    )
     return (
         optax.l2_loss(true_value, jnp.full_like(true_value, true_target))
         + network_weight * optax.l2_loss(network_value, network_target)

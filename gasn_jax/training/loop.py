@@ -29,8 +29,15 @@ import tqdm
 from absl import logging
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
+from gasn_jax.checks import fits_memory
 from gasn_jax.training.checkpoint import Checkpoints, named_leaves
-from gasn_jax.training.errors import CheckpointError, Interrupted, NonFiniteError, require
+from gasn_jax.training.errors import (
+    CheckpointError,
+    ConfigError,
+    Interrupted,
+    NonFiniteError,
+    require,
+)
 from gasn_jax.training.workdir import Workdir
 
 State = TypeVar("State")
@@ -318,10 +325,9 @@ def _check_shapes(
 
 def _check_memory(state: Any) -> None:
     """Before a compiler is given a state that it would never come back from."""
-    size = sum(math.prod(leaf.shape) * leaf.dtype.itemsize for leaf in jax.tree.leaves(state))
-    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    wanted, got = (f"{number / 2**30:.0f} GiB" for number in (memory, size))
-    require(size <= memory, "state", f"at most the {wanted} of this machine", got)
+    leaves = jax.tree.leaves(state)
+    size = sum(math.prod(leaf.shape) * leaf.dtype.itemsize for leaf in leaves)
+    fits_memory("state", size, ConfigError)
 
 
 def _is_inexact(leaf: Any) -> bool:

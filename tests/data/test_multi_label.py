@@ -120,7 +120,8 @@ def test_the_published_set_is_as_described():
     ("text", "message"),
     [
         (HEADER + "1,0.5,0\n", "line 9: wanted 4 values, got 3"),
-        (HEADER + DENSE + "1,x,0,1\n", "line 12: could not convert"),
+        (HEADER + DENSE + "1,x,0,1\n", "line 12: wanted a number, got 'x'"),
+        (HEADER + "1,?,0,1\n", "line 9: wanted a number, got '?'"),
         (HEADER + "1,nan,0,1\n", "line 9: wanted a finite number, got 'nan'"),
         (HEADER + "1,1e40,0,1\n", "line 9: wanted a finite number"),
         (HEADER + "{0 1,4 1}\n", "line 9: wanted a rising index below 4"),
@@ -131,7 +132,7 @@ def test_the_published_set_is_as_described():
         (HEADER + "7,0.5,0,1\n", "line 9: a word must be {0,1}, got 7"),
         (HEADER + "{0 0.5}\n", "line 9: a word must be {0,1}, got 0.5"),
         (HEADER.replace("numeric", "integer") + "1,1.5,0,1\n", "size must be integer, got 1.5"),
-        (HEADER + "1,1_0,0,0\n", "line 9: could not convert"),
+        (HEADER + "1,1_0,0,0\n", "line 9: wanted a number, got '1_0'"),
         (HEADER.replace("{0, 1}", "numeric"), "line 8: label TAG_y must be {0,1}, got numeric"),
         (HEADER.replace("{0, 1}", "{0,1,2}"), "line 8: label TAG_y must be {0,1}, got {0,1,2}"),
         (HEADER.replace("{0, 1}", "{1,0}"), "line 7: wanted @attribute"),
@@ -181,6 +182,16 @@ def test_long_lines_are_refused_in_linear_time(tmp_path, line):
     with pytest.raises(locate.DataError, match="line 1: wanted @attribute NAME numeric"):
         multi_label.read_arff(path, 1)
     assert time.process_time() - start < 5
+
+
+@pytest.mark.parametrize("mark", [b"", b"\xef\xbb\xbf"])
+def test_a_byte_order_mark_is_no_text(tmp_path, mark):
+    path = tmp_path / "file"
+    path.write_bytes(mark + (HEADER + "1,0.5,0,1\n").encode())
+    assert multi_label.read_arff(path, 2).labels.tolist() == [[0, 1]]
+    path.write_bytes(mark + b"0,2 1:1\n")
+    found = multi_label.read_libsvm(path, 4, 3)
+    assert found.labels.tolist() == [[1, 0, 1]] and found.label_names == ("0", "1", "2")
 
 
 def test_digits_are_ascii(tmp_path):

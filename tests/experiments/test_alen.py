@@ -194,6 +194,14 @@ def test_inputs_of_another_width_are_refused():
             alen.predict(config, None, np.zeros(shape, np.float32))
 
 
+def test_more_steps_than_memory_holds_are_refused_before_training(tmp_path, data_dir, capsys):
+    arguments = [f"--workdir={tmp_path / 'run'}", f"--config.data_dir={data_dir}"]
+    assert command([*arguments, *flags(TINY | dict(num_refinements=2**31 - 1))]) == 2
+    error = capsys.readouterr().err
+    assert "num_refinements: wanted at most the" in error and error.count("\n") == 1
+    assert not (tmp_path / "run").exists()
+
+
 def test_data_of_another_width_are_refused(data_dir, monkeypatch):
     bibtex = structured_outputs.DATASETS["bibtex"]
     other = bibtex._replace(x_shape=(1837,))
@@ -525,7 +533,10 @@ def test_bad_inputs_are_one_line(tmp_path, capsys, arrays, message):
     assert "is not an .npz archive" in capsys.readouterr().err
     assert command([*arguments[:2], f"--input={tmp_path}", arguments[3]]) == 2
     assert capsys.readouterr().err.startswith(f"cannot use {tmp_path}: Is a directory")
-    for changed in ({"channels": 3}, {"batch_size": 0}):
+    for changed in (
+        {"channels": 3}, {"batch_size": 0}, {"num_refinements": 3.5}, {"normalize": "yes"},
+        {"channels": [1, 2.5, 3]}, {"num_steps": True}, {"dataset": None},
+    ):  # fmt: skip
         (run / "config.json").write_text(json.dumps(config | changed))
         assert command(arguments) == 4
         assert "holds a damaged config.json" in capsys.readouterr().err
