@@ -1,4 +1,9 @@
-"""Linen modules as functions of their variables and of one example."""
+"""Linen modules as functions of their variables and of one example.
+
+The modules of the energy systems see one example, without a batch axis, and take the keyword
+``deterministic``, True by default (with False, the rng "dropout" is there, too). They hold
+parameters alone: nothing that a call changes, such as the statistics of batches.
+"""
 
 from collections.abc import Callable
 from typing import Any, cast

@@ -50,9 +50,9 @@ class ALENConfig:
     """What an ALEN is made of."""
 
     # The inference network: x -> logits of y; and the value network: (x, y) -> a scalar, or one of
-    # each variable where the oracle is of each. In training the first is always called with
-    # `deterministic=False` and the rng "dropout", the second only in Equation 6: not in the ascent,
-    # and not in Equation 11.
+    # each variable where the oracle is of each; of one example, see `nn.calls`. In training the
+    # first always drops units, the second only in Equation 6: not in the ascent, and not in
+    # Equation 11.
     network: nn.Module
     value: nn.Module
     # The kind of y, and the oracle.
@@ -117,7 +117,7 @@ class Prediction(NamedTuple):
 
 
 def init(config: ALENConfig, key: Key[Array, ""], x: Input, y: Output) -> ALENState:
-    """A fresh state; x and y are examples, for their shapes."""
+    """A fresh state; x and y are one example, for its shapes."""
     network_key, value_key = jax.random.split(key)
     network = config.network.init(network_key, x)
     value = config.value.init(value_key, x, y)

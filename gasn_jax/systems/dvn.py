@@ -39,7 +39,8 @@ class DVNConfig:
     """What a DVN is made of."""
 
     # The value network: (x, y) -> the logit of v(x, y), or one of each variable where the oracle is
-    # of each. Its dropout is that of the loss; ascents are made without.
+    # of each; of one example, see `nn.calls`. Its dropout is that of the loss; ascents are made
+    # without.
     value: nn.Module
     # The kind of y, and the oracle.
     outputs: RelaxedOutputs = RelaxedOutputs()
@@ -89,7 +90,7 @@ class DVNState(NamedTuple):
 
 
 def init(config: DVNConfig, key: Key[Array, ""], x: Input, y: Output) -> DVNState:
-    """A fresh state; x and y are examples, for their shapes."""
+    """A fresh state; x and y are one example, for its shapes."""
     value = config.value.init(key, x, y)
     return DVNState(value, _optimizer(config).init(value))
 

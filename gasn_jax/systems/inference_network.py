@@ -37,8 +37,9 @@ Output = Float[Array, "..."]
 class InferenceNetworkConfig:
     """What is trained."""
 
-    # The inference network: x -> logits of y; and the value network, (x, y) -> v(x, y), or None.
-    # The first drops units wherever training calls it, the second only where it learns itself.
+    # The inference network: x -> logits of y; and the value network, (x, y) -> v(x, y), or None; of
+    # one example, see `nn.calls`. The first drops units wherever training calls it, the second only
+    # where it learns itself.
     network: nn.Module
     value: nn.Module | None = None
     # The kind of y.
@@ -86,7 +87,7 @@ class InferenceNetworkState(NamedTuple):
 def init(
     config: InferenceNetworkConfig, key: Key[Array, ""], x: Input, y: Output
 ) -> InferenceNetworkState:
-    """A fresh state; x and y are examples, for their shapes."""
+    """A fresh state; x and y are one example, for its shapes."""
     network_key, value_key = jax.random.split(key)
     network = config.network.init(network_key, x)
     value = {} if config.value is None else config.value.init(value_key, x, y)

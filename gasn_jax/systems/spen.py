@@ -43,8 +43,8 @@ LOSSES = ("structured_hinge", "end_to_end")
 class SPENConfig:
     """What a SPEN is made of."""
 
-    # The value network: (x, y) -> v(x, y), minus the energy. In training it drops the same units
-    # throughout an ascent and in the loss on its end.
+    # The value network: (x, y) -> v(x, y), minus the energy; of one example, see `nn.calls`. In
+    # training it drops the same units throughout an ascent and in the loss on its end.
     value: nn.Module
     # The kind of y.
     outputs: RelaxedOutputs = RelaxedOutputs()
@@ -86,7 +86,7 @@ class SPENState(NamedTuple):
 
 
 def init(config: SPENConfig, key: Key[Array, ""], x: Input, y: Output) -> SPENState:
-    """A fresh state; x and y are examples, for their shapes."""
+    """A fresh state; x and y are one example, for its shapes."""
     value = config.value.init(key, x, y)
     return SPENState(value, _optimizer(config).init(value), jnp.int32(0))
 
