@@ -176,7 +176,11 @@ _OWN: dict[tuple[str, str], dict[str, Any]] = {
     | dict(initial_logit=-4.0, network_rate=1e-3, num_refinements=20, threshold=0.45),
     ("labels", "alen"): _ALEN,
     ("horses", "feed_forward"): dict(num_steps=12000, threshold=0.55),
-    ("horses", "dvn"): _DVN_OF_MASKS | dict(num_steps=12000, threshold=0.3, group_rows=True),
+    ("horses", "dvn"): _DVN_OF_MASKS
+    | dict(
+        num_steps=12000, threshold=0.2, group_rows=True, num_adversarial_steps=4,
+        constant_oracle=False,
+    ),
     **{("horses", method): _ALEN_OF_MASKS | dict(threshold=0.55) for method in _ALENS},
     ("lfw_parts", "feed_forward"): dict(num_steps=16000),
     ("lfw_parts", "dvn"): _DVN_OF_MASKS,
