@@ -192,6 +192,6 @@ _WIDE: dict[str, Any] = dict(
 )  # fmt: skip
 _WIDE_OWN: dict[tuple[str, str], dict[str, Any]] = {
     ("horses", "feed_forward"): dict(threshold=0.5),
-    ("horses", "dvn"): dict(threshold=0.35),
+    ("horses", "dvn"): dict(threshold=0.25),
     ("horses", "alen"): dict(network_threshold=0.55),
 }

@@ -67,14 +67,7 @@ class Ascent:
 
     def __post_init__(self):
         """Raises ValueError naming the field, what is wanted and what was given."""
-        whole = isinstance(self.num_steps, numbers.Integral) and self.num_steps >= 0
-        require(whole, "num_steps", "an integer >= 0", self.num_steps)
-        finite = 0 < self.step_size < math.inf
-        require(finite, "step_size", "> 0 and finite", self.step_size)
-        require(0 <= self.momentum < 1, "momentum", "in [0, 1)", self.momentum)
-        count = self.patience
-        patient = count is None or (isinstance(count, numbers.Integral) and count >= 1)
-        require(patient, "patience", "an integer >= 1 or None", count)
+        _check_options(self.num_steps, self.step_size, self.momentum, self.patience)
 
     def __call__(
         self,
@@ -155,14 +148,7 @@ def maximize(
     y = jnp.asarray(y)
     if not jnp.issubdtype(y.dtype, jnp.floating):
         raise ValueError(f"y must be floating, got {y.dtype}")
-    if not isinstance(num_steps, numbers.Integral) or num_steps < 0:
-        raise ValueError(f"num_steps must be an integer >= 0, got {num_steps}")
-    if not (patience is None or (isinstance(patience, numbers.Integral) and patience >= 1)):
-        raise ValueError(f"patience must be an integer >= 1 or None, got {patience}")
-    if not 0 <= momentum < 1:
-        raise ValueError(f"momentum must be in [0, 1), got {momentum}")
-    if isinstance(step_size, numbers.Real) and not 0 < step_size < math.inf:
-        raise ValueError(f"step_size must be > 0 and finite, got {step_size}")
+    _check_options(num_steps, step_size, momentum, patience)
     shape = jnp.shape(step_size)
     if shape not in ((), (num_steps,)):
         raise ValueError(f"step_size must have shape [] or [{num_steps}], got {shape}")
@@ -195,6 +181,16 @@ def maximize(
         trajectory=jnp.concatenate([ys, y[None]]),
         num_steps=jnp.sum(going, dtype=jnp.int32),
     )
+
+
+def _check_options(num_steps, step_size, momentum, patience):
+    whole = isinstance(num_steps, numbers.Integral) and int(num_steps) >= 0
+    require(whole, "num_steps", "an integer >= 0", num_steps)
+    if isinstance(step_size, numbers.Real):  # not where it is an array
+        require(0 < float(step_size) < math.inf, "step_size", "> 0 and finite", step_size)
+    require(0 <= momentum < 1, "momentum", "in [0, 1)", momentum)
+    patient = patience is None or (isinstance(patience, numbers.Integral) and int(patience) >= 1)
+    require(patient, "patience", "an integer >= 1 or None", patience)
 
 
 def _better(value, best):

@@ -227,12 +227,12 @@ def test_vmap_is_a_loop_and_no_step_is_none():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (dict(num_steps=-1), "num_steps must be an integer >= 0, got -1"),
-        (dict(num_steps=2.0), "num_steps must be an integer >= 0, got 2.0"),
-        (dict(patience=0), "patience must be an integer >= 1 or None, got 0"),
-        (dict(patience=1.5), "patience must be an integer >= 1 or None, got 1.5"),
-        (dict(momentum=1.0), r"momentum must be in \[0, 1\), got 1.0"),
-        (dict(step_size=-1.0), "step_size must be > 0 and finite, got -1.0"),
+        (dict(num_steps=-1), "num_steps: wanted an integer >= 0, got -1"),
+        (dict(num_steps=2.0), "num_steps: wanted an integer >= 0, got 2.0"),
+        (dict(patience=0), "patience: wanted an integer >= 1 or None, got 0"),
+        (dict(patience=1.5), "patience: wanted an integer >= 1 or None, got 1.5"),
+        (dict(momentum=1.0), r"momentum: wanted in \[0, 1\), got 1.0"),
+        (dict(step_size=-1.0), "step_size: wanted > 0 and finite, got -1.0"),
         (dict(step_size=jnp.ones(3)), r"step_size must have shape \[\] or \[2\], got \(3,\)"),
     ],
 )
