@@ -139,9 +139,7 @@ def predict(config: Config, state: Any, x: np.ndarray) -> Predicted:
         raise ValueError(f"x must have shape [M, {wanted}], M >= 1, got {list(x.shape)}")
     _check_memory(config, len(x))
     compiled = jax.jit(predictor(config))
-    views = structured_outputs.views(
-        side=config.crop, step=config.crop_step, mirrored=config.mirrored
-    )
+    views = _views(config)
 
     def of_part(x):
         if not config.data.are_images:
@@ -162,10 +160,20 @@ def predict(config: Config, state: Any, x: np.ndarray) -> Predicted:
     return Predicted(*(np.concatenate(leaves)[: len(x)] for leaves in zip(*parts, strict=True)))
 
 
+def _views(config):
+    """The squares of an image whose masks are averaged."""
+    return structured_outputs.views(
+        side=config.crop, step=config.crop_step, mirrored=config.mirrored
+    )
+
+
 def _check_memory(config, num_inputs):
-    """Of their trajectories, before they are computed."""
-    size = 4 * num_inputs * (config.num_refinements + 1) * math.prod(config.data.y_shape)
-    fits_memory("num_refinements", size, ConfigError)
+    """Of trajectories before they are computed: in parts and joined, and of all views of a part."""
+    numbers = 2 * num_inputs * math.prod(config.data.y_shape)
+    if config.data.are_images:
+        count = len(_views(config)) * min(num_inputs, _IMAGE_CHUNK)
+        numbers += count * config.crop**2 * (config.data.num_classes or 1)
+    fits_memory("num_refinements", 4 * numbers * (config.num_refinements + 1), ConfigError)
 
 
 def evaluate(

@@ -21,6 +21,7 @@ defined at import, so a notebook imports `train` and `Config` and calls them.
 Codes 2 and up come with one line on stderr and no traceback.
 """
 
+import contextlib
 import dataclasses
 import difflib
 import errno
@@ -104,7 +105,7 @@ def of_run(directory: str, default: Config) -> Config:
     values = workdirs.read_config(directory)
     names = {field.name for field in dataclasses.fields(default)}  # type: ignore[arg-type]
     if set(values) != names:
-        raise WorkdirError(f"{directory} holds a run of another experiment")
+        raise WorkdirError(f"{directory} holds a run of another experiment, or of another version")
     try:
         items = {name: _like(name, value, getattr(default, name)) for name, value in values.items()}
         return type(default)(**items)
@@ -125,9 +126,10 @@ def _like(name: str, value: Any, default: Any) -> Any:
 def _leave(code: int) -> int:
     """At once after an interrupt: one of a compilation crashes the interpreter as it ends."""
     if code in (_CTRL_C, _TERMINATED):
-        logging.shutdown()
-        sys.stdout.flush()
-        sys.stderr.flush()
+        with contextlib.suppress(OSError):  # a pipe that nobody reads
+            logging.shutdown()
+            sys.stdout.flush()
+            sys.stderr.flush()
         os._exit(code)
     return code
 

@@ -67,6 +67,8 @@ class Ascent:
 
     def __post_init__(self):
         """Raises ValueError naming the field, what is wanted and what was given."""
+        one = isinstance(self.step_size, numbers.Real)
+        require(one, "step_size", "> 0 and finite", self.step_size)
         _check_options(self.num_steps, self.step_size, self.momentum, self.patience)
 
     def __call__(
@@ -142,8 +144,9 @@ def maximize(
       :class:`Result`; T + 1 values and T gradients of v.
 
     Raises:
-      ValueError: at trace time, for a number of steps, momentum or patience out of range, a step
-        size <= 0 that is a Python number, step sizes of another shape than [T], or integers y.
+      ValueError: at trace time, for a number of steps or patience out of range or no integer,
+        momentum out of range, a step size that is a Python number but not > 0 and finite, step
+        sizes of another shape than [T], or integers y.
     """
     y = jnp.asarray(y)
     if not jnp.issubdtype(y.dtype, jnp.floating):

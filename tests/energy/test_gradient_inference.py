@@ -253,6 +253,7 @@ def test_an_ascent_holds_the_arguments_of_maximize():
     one = ascent(value_fn, jnp.zeros(3), projection=gi.box, num_steps=1)
     np.testing.assert_array_equal(one.trajectory, wanted.trajectory[:2])
     refused = ("num_steps", -1), ("num_steps", 2.5), ("step_size", 0.0), ("momentum", 1.0)
+    refused += (("step_size", None), ("step_size", jnp.ones(4)), ("patience", 0.5))
     for field, value in refused:
         with pytest.raises(ValueError, match=f"{field}: wanted"):
             gi.Ascent(**{field: value})

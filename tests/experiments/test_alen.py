@@ -5,6 +5,7 @@ import functools
 import gzip
 import json
 import os
+from unittest import mock
 
 import jax
 import jax.numpy as jnp
@@ -12,6 +13,7 @@ import numpy as np
 import pytest
 
 from experiments import alen, alen_convergence, alen_tables, energy_methods, structured_outputs
+from gasn_jax import checks
 from gasn_jax.data import horses, locate
 from gasn_jax.energy import gradient_inference
 from gasn_jax.nn import multi_label, segmentation
@@ -200,6 +202,11 @@ def test_more_steps_than_memory_holds_are_refused_before_training(tmp_path, data
     error = capsys.readouterr().err
     assert "num_refinements: wanted at most the" in error and error.count("\n") == 1
     assert not (tmp_path / "run").exists()
+    # the masks of two images would fit, those of all their crops do not
+    config = alen.settled("horses", "alen", num_refinements=10**6)
+    memory = mock.patch.object(checks.os, "sysconf", lambda name: 2**18)  # 64 GiB
+    with memory, pytest.raises(ValueError, match="at most the 64 GiB of this machine, got 7"):
+        alen.predict(config, None, np.zeros((2, 32, 32, 3), np.float32))
 
 
 def test_data_of_another_width_are_refused(data_dir, monkeypatch):

@@ -1,5 +1,6 @@
 """A tiny experiment, to test the command line of all of them."""
 
+import atexit
 import dataclasses
 import os
 import signal
@@ -52,6 +53,7 @@ def main(config, workdir):
     elif config.action == "interrupt":
         raise KeyboardInterrupt
     elif config.action == "terminate":
+        atexit.register(print, "the interpreter has ended by itself")
         os.kill(os.getpid(), signal.SIGTERM)
     elif config.action == "diverge":
         raise errors.NonFiniteError("step 3: loss is nan")

@@ -78,6 +78,7 @@ def test_more_than_all_memory_is_one_line_and_exit_2(tmp_path, capsys):
 def test_a_termination_outside_training_is_one_line_with_its_code(tmp_path):
     result = run(tmp_path, "--config.action=terminate")
     assert (result.returncode, result.stderr) == (143, "terminated outside training\n")
+    assert not result.stdout
 
 
 def test_a_defect_keeps_its_traceback(tmp_path):
