@@ -174,7 +174,7 @@ def test_every_setting_reaches_its_method():
         value = (4, 2, 8), False, 0.2, 2, True, "overlap"
         assert system.value == segmentation.SegmentationValue(*value)
         assert system.ascent.unroll == (jax.default_backend() == "cpu")
-        assert not energy_methods.learner(alen.settled("bibtex", "alen")).system.ascent.unroll
+    assert not energy_methods.learner(alen.settled("bibtex", "alen")).system.ascent.unroll
 
 
 def test_each_end_has_its_own_threshold():
